@@ -1,0 +1,125 @@
+/* The interface between the one decoder (engine/model/decoder.c) and what computes for it. A backend owns its memory:
+ * weights, activations, KV pool; the decoder holds only handles. A step is begun, operators are submitted in order,
+ * and `finish` waits. On a GPU these are enqueued; on a CPU they run at once on the pool.
+ *
+ * Vectors are float32 at this border: an activation buffer is (rows, width) row-major inside the backend. The contract of
+ * every operator is its result per row, independent of the other rows: see "determinism" in engine/README.md. */
+#ifndef NUNCHI_ENGINE_BACKEND_H
+#define NUNCHI_ENGINE_BACKEND_H
+
+#include "engine/engine.h"
+
+typedef uint32_t tensor_id; /* a weight given to the backend at load; 0 is none */
+typedef uint32_t act_id;    /* an activation buffer made at load */
+
+/* GGUF type ids that can be loaded; others are refused with their name. */
+enum weight_type {
+    WEIGHT_F32 = 0,
+    WEIGHT_F16 = 1,
+    WEIGHT_Q4_0 = 2,
+    WEIGHT_Q4_1 = 3,
+    WEIGHT_Q5_0 = 6,
+    WEIGHT_Q5_1 = 7,
+    WEIGHT_Q8_0 = 8,
+    WEIGHT_Q4_K = 12,
+    WEIGHT_Q5_K = 13,
+    WEIGHT_Q6_K = 14,
+    WEIGHT_BF16 = 30,
+};
+
+struct weight {
+    enum weight_type type;
+    uint32_t n_out, n_in; /* (n_out, n_in): rows of n_in contiguous elements; n_out 1 for vectors */
+    const void *data;     /* file layout, mapped: valid as long as the model file */
+    bool gathered;        /* read by row (token embedding) */
+    bool multiplied;      /* used by `linear` */
+};
+
+enum act_fn { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
+enum norm_kind { NORM_RMS, NORM_LAYER };
+enum rope_kind { ROPE_NONE, ROPE_INTERLEAVED, ROPE_HALF };
+
+struct norm_op {
+    enum norm_kind kind;
+    tensor_id weight, bias; /* bias 0: none */
+    float eps;
+};
+
+struct rope_op {
+    enum rope_kind kind;
+    uint32_t n_dims; /* rotated dimensions at the start of each head */
+    float theta;     /* base frequency */
+    float freq_scale; /* 1: none (linear scaling divides positions) */
+    tensor_id freq_factors; /* per pair divisors (Llama 3), 0: none */
+};
+
+struct attention_op {
+    uint32_t layer;       /* which KV layer */
+    uint32_t n_head, n_kv_head, head_dim;
+    float scale;          /* multiplies q·k */
+    float soft_cap;       /* 0: none */
+    uint32_t window;      /* 0: all; else only the last `window` positions up to and including its own */
+};
+
+/* What the KV pool holds. */
+struct kv_shape {
+    uint32_t n_layer, n_kv_head, head_dim;
+    uint32_t n_blocks;
+};
+
+struct backend_ops; /* the table below */
+
+typedef struct backend {
+    const struct backend_ops *ops;
+} backend;
+
+struct backend_ops {
+    const char *name;
+    void (*free)(backend *b);
+
+    /* ---- at load ---- */
+    /* Takes the weight in; may repack it. ERR_UNSUPPORTED names a type or shape that cannot be used. */
+    int (*add_weight)(backend *b, const struct weight *w, tensor_id *out, struct why *why);
+    int (*add_act)(backend *b, uint32_t width, act_id *out); /* (rows_max, width) */
+    int (*add_kv)(backend *b, const struct kv_shape *shape);
+    int (*ready)(backend *b, struct why *why); /* all weights are in: allocate, pack, start threads */
+
+    /* ---- one step ---- */
+    void (*begin)(backend *b, const struct engine_step *step);
+    void (*embed)(backend *b, tensor_id table, float scale, act_id out); /* rows' tokens (scaled) or vectors (as they are) */
+    void (*norm)(backend *b, const struct norm_op *op, act_id in, act_id out);
+    /* Norm of each head_dim-wide head of each row, in place (Qwen3, Gemma 3). */
+    void (*norm_heads)(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim);
+    /* out = in · Wᵀ (+ bias). Several weights that read the same input are one call, so that it is quantised once:
+     * n pairs of (weight, bias or 0, out). */
+    void (*linear)(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias, const act_id *out);
+    void (*rope)(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim); /* in place, by row position */
+    void (*store_kv)(backend *b, uint32_t layer, act_id k, act_id v); /* into the rows' blocks */
+    void (*attention)(backend *b, const struct attention_op *op, act_id q, act_id out);
+    void (*act_mul)(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out); /* out = fn(gate) * up; up may be 0: fn(gate) */
+    void (*add)(backend *b, act_id x, act_id y); /* x += y */
+    /* out_rows of `in` that want logits only: norm, then linear to the vocabulary; soft_cap 0: none. */
+    void (*logits)(backend *b, const struct norm_op *norm, act_id in, tensor_id w, tensor_id bias, float scale, float soft_cap);
+    int (*finish)(backend *b);
+    const float *(*logits_row)(const backend *b, size_t row); /* host memory, until the next begin; NULL if not wanted */
+
+    /* ---- KV blocks ---- */
+    void (*block_copy)(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
+    void (*block_export)(const backend *b, uint32_t block, void *out);
+    void (*block_import)(backend *b, uint32_t block, const void *p);
+};
+
+/* Each backend's constructor (engine/backend/<name>.c). rows_max and threads come from the config, already checked. */
+struct backend_config {
+    uint32_t rows_max;
+    uint32_t n_vocab;
+    int threads;
+    const char *isa; /* NULL: best */
+};
+int backend_cpu_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
+int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
+/* For engine_info: the instruction set in use ("avx512"), and a number that changes with the arithmetic. */
+const char *backend_isa(const backend *b);
+#define ENGINE_ARITHMETIC_VERSION 1
+
+#endif
