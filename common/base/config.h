@@ -20,7 +20,7 @@ struct opt {
     enum opt_type type;
     size_t offset; /* of the field in the program's config struct */
     const char *def; /* default as text, or NULL */
-    double min, max; /* numbers: inclusive range; strings: max = most bytes (0: 4096) */
+    double min, max; /* numbers: inclusive range (0, 0: any); strings: max = most bytes (0: 4096) */
     const char *help; /* one sentence, with the reason of a limit */
     bool secret;      /* shown as *** */
 };
@@ -29,6 +29,9 @@ struct opt {
     {.name = (name_), .type = (type_), .offset = offsetof(st, field), .def = (def_), .min = (min_), .max = (max_), .help = (help_)}
 #define CONFIG_SECRET(st, field, name_, type_, def_, min_, max_, help_)                            \
     {.name = (name_), .type = (type_), .offset = offsetof(st, field), .def = (def_), .min = (min_), .max = (max_), .help = (help_), .secret = true}
+
+/* A row that is a heading in --help; the rows below it belong to it. */
+#define CONFIG_GROUP(title) {.name = NULL, .help = (title)}
 
 struct config_spec {
     const char *program; /* "nunchi-model" */

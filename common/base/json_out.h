@@ -27,7 +27,12 @@ void json_i64(struct json_out *j, int64_t v);
 void json_u64(struct json_out *j, uint64_t v);
 void json_f64(struct json_out *j, double v); /* shortest text that reads back equal; nan and inf write null */
 void json_bool(struct json_out *j, bool v);
-void json_null(struct json_out *j);
+void json_put_null(struct json_out *j);
+/* Inline, because jansson exports a function of this name and would call ours in its place. */
+static inline void json_null(struct json_out *j)
+{
+    json_put_null(j);
+}
 void json_raw(struct json_out *j, slice json); /* already JSON */
 /* Key and value in one line. */
 void json_kv_str(struct json_out *j, const char *key, slice s);
