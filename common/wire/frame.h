@@ -1,0 +1,59 @@
+/* The fixed header of every message and the limits of the wire (proto/PROTOCOL.md). No sockets here. */
+#ifndef NUNCHI_FRAME_H
+#define NUNCHI_FRAME_H
+
+#include "common/base/slice.h"
+
+#define WIRE_MAGIC 0x4843564eu /* "NVCH" in the file of bytes: 4e 56 43 48 */
+#define WIRE_VERSION 1
+#define WIRE_HEAD_BYTES 48
+/* A REQUEST's control part: a chat of a few hundred thousand characters. */
+#define WIRE_BODY_MAX (4u << 20)
+/* READY, HEARTBEAT, CREDIT, CANCEL, BYE, ERROR. */
+#define WIRE_CONTROL_MAX (64u << 10)
+/* One bulk frame: one KV block part, one picture, one set of notes. */
+#define WIRE_FRAME_MAX (1u << 20)
+#define WIRE_FRAMES_MAX 66
+/* All of a message: bounds what a peer can make us hold. */
+#define WIRE_MESSAGE_MAX (16u << 20)
+
+enum wire_type {
+    WIRE_READY = 1,
+    WIRE_HEARTBEAT,
+    WIRE_REQUEST,
+    WIRE_CHUNK,
+    WIRE_DONE,
+    WIRE_ERROR,
+    WIRE_CANCEL,
+    WIRE_CREDIT,
+    WIRE_BYE,
+};
+
+enum wire_flag {
+    WIRE_END = 1,  /* CHUNK: the sender's last one of this request */
+    WIRE_MANY = 2, /* CHUNK with request 0: the body holds parts of many requests */
+};
+
+struct wire_head {
+    uint8_t version, type;
+    uint16_t flags;
+    uint64_t request;  /* unique per sender of the REQUEST while it is open; 0: none */
+    uint32_t attempt;  /* of this request; answers of older attempts are dropped */
+    uint32_t sequence; /* counts this side's messages of this request and attempt, from 0 */
+    uint8_t trace[16]; /* W3C trace id; zero: none */
+    uint8_t span[8];
+};
+
+struct wire_msg {
+    struct wire_head head;
+    slice body; /* packed protobuf */
+    slice frames[WIRE_FRAMES_MAX];
+    size_t n_frames;
+};
+
+void wire_head_put(const struct wire_head *h, unsigned char out[WIRE_HEAD_BYTES]);
+/* ERR_PROTO for a wrong length, magic, version or type; flags and fields not known are kept as they are. */
+int wire_head_get(slice frame, struct wire_head *out) MUST_USE;
+const char *wire_type_name(int type); /* "READY"; "?" */
+
+#endif
