@@ -8,7 +8,7 @@
 #include "proto/session.pb-c.h"
 
 typedef struct links links;
-typedef struct link link_;
+typedef struct peer_link peer_link;
 
 #define LINKS_MAX 256 /* addresses in all */
 
@@ -19,11 +19,11 @@ struct links_config {
     uint32_t silent_ms;    /* 0: 2000 */
     const Nunchi__Ready *ready; /* copied */
     void *ctx;
-    void (*up)(void *ctx, link_ *k);   /* the other side's READY came */
-    void (*changed)(void *ctx, link_ *k);
-    void (*down)(void *ctx, link_ *k, const char *reason); /* requests from it are void; k is freed after, if its address went, or lives on reconnecting */
-    void (*msg)(void *ctx, link_ *k, const struct wire_msg *m);
-    void (*heartbeat)(void *ctx, link_ *k, Nunchi__Heartbeat *out);
+    void (*up)(void *ctx, peer_link *k);   /* the other side's READY came */
+    void (*changed)(void *ctx, peer_link *k);
+    void (*down)(void *ctx, peer_link *k, const char *reason); /* requests from it are void; k is freed after, if its address went, or lives on reconnecting */
+    void (*msg)(void *ctx, peer_link *k, const struct wire_msg *m);
+    void (*heartbeat)(void *ctx, peer_link *k, Nunchi__Heartbeat *out);
 };
 
 int links_new(bus *b, loop *l, const struct links_config *cfg, links **out, struct why *w) MUST_USE;
@@ -32,15 +32,15 @@ void links_set_ready(links *ls, const Nunchi__Ready *ready); /* sent again on al
 /* Tells each side its slots and load now rather than at the next beat. */
 void links_beat(links *ls);
 size_t links_n_up(const links *ls);
-link_ *links_next(links *ls, link_ *after); /* walks those that are up; NULL starts and ends */
-link_ *links_find(links *ls, uint64_t id);  /* NULL when gone or down */
+peer_link *links_next(links *ls, peer_link *after); /* walks those that are up; NULL starts and ends */
+peer_link *links_find(links *ls, uint64_t id);  /* NULL when gone or down */
 
-uint64_t link_id(const link_ *k); /* changes with every reconnect: fences what belonged to the old connection */
-const char *link_endpoint(const link_ *k);
-const Nunchi__Ready *link_ready(const link_ *k); /* of the other side */
-const Nunchi__Heartbeat *link_heartbeat(const link_ *k);
-void link_set(link_ *k, void *user);
-void *link_get(const link_ *k);
-int link_send(link_ *k, const struct wire_msg *m) MUST_USE;
+uint64_t link_id(const peer_link *k); /* changes with every reconnect: fences what belonged to the old connection */
+const char *link_endpoint(const peer_link *k);
+const Nunchi__Ready *link_ready(const peer_link *k); /* of the other side */
+const Nunchi__Heartbeat *link_heartbeat(const peer_link *k);
+void link_set(peer_link *k, void *user);
+void *link_get(const peer_link *k);
+int link_send(peer_link *k, const struct wire_msg *m) MUST_USE;
 
 #endif

@@ -1,0 +1,3 @@
+#include "common/base/config.h"
+
+const char NUNCHI_VERSION[] = NUNCHI_VERSION_TEXT;
