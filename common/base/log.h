@@ -1,5 +1,6 @@
 /* One JSON line per event, one write(2) per line: {"ts":…,"lvl":…,"svc":…,"msg":…, fields…}. Never
- * prompt text, file names of users, or keys. Thread-safe. Lines longer than LOG_LINE_MAX are cut. */
+ * prompt text, file names of users, or keys. Thread-safe, no allocation. A line longer than LOG_LINE_MAX
+ * loses its last fields, stays valid JSON, and says so with "cut":true. */
 #ifndef NUNCHI_LOG_H
 #define NUNCHI_LOG_H
 
@@ -36,6 +37,7 @@ struct log_field {
 
 /* The fields end with LOG_END; the macros add it. */
 void log_event(enum log_level lvl, const char *msg, ...);
+void log_fields(enum log_level lvl, const char *msg, const struct log_field *fields, size_t n_fields);
 #define log_debug(...) log_event(LOG_DEBUG, __VA_ARGS__, LOG_END)
 #define log_info(...) log_event(LOG_INFO, __VA_ARGS__, LOG_END)
 #define log_warn(...) log_event(LOG_WARN, __VA_ARGS__, LOG_END)

@@ -42,7 +42,7 @@ void timers_set(struct timers *h, struct loop_timer *t, uint64_t at_us)
         h->cap = h->cap ? 2 * h->cap : 16;
         h->heap = xrealloc(h->heap, h->cap, sizeof(struct loop_timer *));
     }
-    t->at_us = at_us;
+    t->at_us = at_us < h->floor_us ? h->floor_us : at_us;
     place(h, ++h->n, t);
     sift_up(h, h->n);
 }
@@ -69,12 +69,12 @@ uint64_t timers_next_us(const struct timers *h)
 
 void timers_run(struct timers *h, uint64_t now_us)
 {
-    /* What is due is taken out first: what the callbacks set is for the next round. A callback may cancel or
-     * free others that are due, so the due ones stay in a heap of their own that cancel can reach... the same
-     * one; they are told apart by a count of at most as many firings as there were timers. */
-    for (size_t left = h->n; left > 0 && h->n > 0 && h->heap[1]->at_us <= now_us; left--) {
+    uint64_t outer = h->floor_us; /* a callback may run a nested round */
+    h->floor_us = now_us + 1;
+    while (h->n > 0 && h->heap[1]->at_us <= now_us) {
         struct loop_timer *t = h->heap[1];
         timers_cancel(h, t);
         t->fn(t->ctx);
     }
+    h->floor_us = outer;
 }
