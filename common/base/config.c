@@ -41,7 +41,8 @@ static void apply_defaults(const struct config_spec *spec, void *cfg)
     }
 }
 
-/* ---- file: "key = value", # comments, values may be quoted ------------------------------------------- */
+/* ---- file: "key = value", # comments, values may be quoted
+ * ------------------------------------------- */
 
 static int file_value(slice *v, const char *from, struct why *w)
 {
@@ -53,7 +54,8 @@ static int file_value(slice *v, const char *from, struct why *w)
     return 0;
 }
 
-static int apply_line(const struct config_spec *spec, slice line, size_t n, bool *seen, void *cfg, struct why *w)
+static int apply_line(const struct config_spec *spec, slice line, size_t n, bool *seen, void *cfg,
+                      struct why *w)
 {
     char from[128];
     slice value = line, key;
@@ -91,7 +93,8 @@ static int apply_file(const struct config_spec *spec, slice file, void *cfg, str
     return rc;
 }
 
-/* ---- environment and command line -------------------------------------------------------------------- */
+/* ---- environment and command line
+ * -------------------------------------------------------------------- */
 
 static int apply_env(const struct config_spec *spec, char *const *env, void *cfg, struct why *w)
 {
@@ -108,7 +111,8 @@ static int apply_env(const struct config_spec *spec, char *const *env, void *cfg
     return rc;
 }
 
-static int apply_args(const struct config_spec *spec, int argc, char **argv, void *cfg, struct why *w)
+static int apply_args(const struct config_spec *spec, int argc, char **argv, void *cfg,
+                      struct why *w)
 {
     struct arg a;
     int rc;
@@ -119,8 +123,8 @@ static int apply_args(const struct config_spec *spec, int argc, char **argv, voi
     return rc;
 }
 
-int config_parse(const struct config_spec *spec, int argc, char **argv, char *const *env, slice file, void *cfg,
-                 struct why *w)
+int config_parse(const struct config_spec *spec, int argc, char **argv, char *const *env,
+                 slice file, void *cfg, struct why *w)
 {
     apply_defaults(spec, cfg);
     int rc = apply_file(spec, file, cfg, w);

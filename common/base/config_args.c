@@ -8,8 +8,10 @@ static const struct {
     const char *name;
     enum arg_kind kind;
     const char *also; /* the short form */
-} BUILT_IN[] = {
-    {"help", ARG_HELP, "-h"}, {"version", ARG_VERSION, "-V"}, {"check-config", ARG_CHECK, ""}, {"config", ARG_CONFIG, ""}};
+} BUILT_IN[] = {{"help", ARG_HELP, "-h"},
+                {"version", ARG_VERSION, "-V"},
+                {"check-config", ARG_CHECK, ""},
+                {"config", ARG_CONFIG, ""}};
 
 const struct opt *opt_find(const struct config_spec *spec, slice name)
 {
@@ -19,7 +21,8 @@ const struct opt *opt_find(const struct config_spec *spec, slice name)
     return NULL;
 }
 
-int opt_unknown(const struct config_spec *spec, slice name, const char *prefix, const char *where, struct why *w)
+int opt_unknown(const struct config_spec *spec, slice name, const char *prefix, const char *where,
+                struct why *w)
 {
     struct nearest near;
     nearest_init(&near, name);
@@ -30,9 +33,10 @@ int opt_unknown(const struct config_spec *spec, slice name, const char *prefix, 
         nearest_offer(&near, BUILT_IN[i].name);
     int shown = (int)(name.n < NEAREST_WORD_MAX ? name.n : NEAREST_WORD_MAX);
     if (near.name)
-        return why_set(w, ERR_INVALID, "", "%sunknown option %s%.*s; did you mean %s%s?", where, prefix, shown, name.p,
-                       prefix, near.name);
-    return why_set(w, ERR_INVALID, "", "%sunknown option %s%.*s; --help lists them", where, prefix, shown, name.p);
+        return why_set(w, ERR_INVALID, "", "%sunknown option %s%.*s; did you mean %s%s?", where,
+                       prefix, shown, name.p, prefix, near.name);
+    return why_set(w, ERR_INVALID, "", "%sunknown option %s%.*s; --help lists them", where, prefix,
+                   shown, name.p);
 }
 
 static const struct opt *negated(const struct config_spec *spec, slice name)
@@ -50,7 +54,8 @@ static int take_value(int argc, char **argv, int *i, slice inlined, struct arg *
     else if (*i < argc)
         out->value = slice_str(argv[(*i)++]);
     else
-        return why_set(w, ERR_INVALID, out->opt ? out->opt->name : "", "%s needs a value", out->from);
+        return why_set(w, ERR_INVALID, out->opt ? out->opt->name : "", "%s needs a value",
+                       out->from);
     return 1;
 }
 
@@ -65,14 +70,16 @@ static int take_bool(bool yes, slice inlined, struct arg *out, struct why *w)
 static bool built_in(slice whole, slice name, enum arg_kind *kind)
 {
     for (size_t k = 0; k < ARRAY_LEN(BUILT_IN); k++)
-        if (slice_eq_str(name, BUILT_IN[k].name) || (whole.n && slice_eq_str(whole, BUILT_IN[k].also))) {
+        if (slice_eq_str(name, BUILT_IN[k].name) ||
+            (whole.n && slice_eq_str(whole, BUILT_IN[k].also))) {
             *kind = BUILT_IN[k].kind;
             return true;
         }
     return false;
 }
 
-int arg_next(const struct config_spec *spec, int argc, char **argv, int *i, struct arg *out, struct why *w)
+int arg_next(const struct config_spec *spec, int argc, char **argv, int *i, struct arg *out,
+             struct why *w)
 {
     if (*i >= argc)
         return 0;
@@ -89,9 +96,11 @@ int arg_next(const struct config_spec *spec, int argc, char **argv, int *i, stru
         return inlined.p ? why_set(w, ERR_INVALID, "", "%s takes no value", out->from) : 1;
     }
     if (name.n == 0)
-        return why_set(w, ERR_INVALID, "", "\"%.60s\" is not an option; options begin with --", whole.p);
+        return why_set(w, ERR_INVALID, "", "\"%.60s\" is not an option; options begin with --",
+                       whole.p);
     if ((out->opt = opt_find(spec, name)) != NULL)
-        return out->opt->type == OPT_BOOL ? take_bool(true, inlined, out, w) : take_value(argc, argv, i, inlined, out, w);
+        return out->opt->type == OPT_BOOL ? take_bool(true, inlined, out, w)
+                                          : take_value(argc, argv, i, inlined, out, w);
     if ((out->opt = negated(spec, name)) != NULL)
         return take_bool(false, inlined, out, w);
     return opt_unknown(spec, name, "--", "", w);

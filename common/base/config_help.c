@@ -9,8 +9,8 @@
 #define COLUMNS_MIN 50
 #define COLUMNS_MAX 110 /* longer lines are hard to read */
 
-static const char *const METAVAR[] = {
-    [OPT_STR] = " TEXT", [OPT_INT] = " N", [OPT_SIZE] = " SIZE", [OPT_MS] = " TIME", [OPT_FLOAT] = " X", [OPT_BOOL] = ""};
+static const char *const METAVAR[] = {[OPT_STR] = " TEXT", [OPT_INT] = " N",   [OPT_SIZE] = " SIZE",
+                                      [OPT_MS] = " TIME",  [OPT_FLOAT] = " X", [OPT_BOOL] = ""};
 
 /* One row of the two columns. */
 struct row {
@@ -110,7 +110,8 @@ void config_help(const struct config_spec *spec, unsigned columns, buf *out)
 {
     struct row r = {.left = left_width(spec), .out = out};
     r.columns = columns < COLUMNS_MIN ? COLUMNS_MIN : columns > COLUMNS_MAX ? COLUMNS_MAX : columns;
-    buf_printf(out, "%s %s: %s\n\nUsage: %s [OPTION]...\n", spec->program, NUNCHI_VERSION, spec->about, spec->program);
+    buf_printf(out, "%s %s: %s\n\nUsage: %s [OPTION]...\n", spec->program, NUNCHI_VERSION,
+               spec->about, spec->program);
     if (spec->n_opts && spec->opts[0].name)
         buf_put_str(out, "\nOptions\n");
     for (size_t i = 0; i < spec->n_opts; i++) {
@@ -120,15 +121,19 @@ void config_help(const struct config_spec *spec, unsigned columns, buf *out)
             buf_printf(out, "\n%s\n", spec->opts[i].help);
     }
     buf_put_str(out, "\nEvery program\n");
-    put_row(&r, "--config FILE", "Reads options from FILE, one \"name = value\" a line.", SLICE_LIT("[NUNCHI_CONFIG]"));
-    put_row(&r, "--check-config", "Checks the configuration, shows what is in effect, and exits.", (slice){"", 0});
+    put_row(&r, "--config FILE", "Reads options from FILE, one \"name = value\" a line.",
+            SLICE_LIT("[NUNCHI_CONFIG]"));
+    put_row(&r, "--check-config", "Checks the configuration, shows what is in effect, and exits.",
+            (slice){"", 0});
     put_row(&r, "--version", "Shows the version and exits.", (slice){"", 0});
     put_row(&r, "--help", "Shows this text and exits.", (slice){"", 0});
     struct row whole = {.left = 0, .columns = r.columns, .out = out};
     buf_put_byte(out, '\n');
     put_wrapped(&whole, 0,
-                SLICE_LIT("An option can be given as a flag, as the environment variable in brackets, or in the file; a "
-                          "flag beats the environment, which beats the file. Sizes take k, m, g (powers of 1024), times "
+                SLICE_LIT("An option can be given as a flag, as the environment variable in "
+                          "brackets, or in the file; a "
+                          "flag beats the environment, which beats the file. Sizes take k, m, g "
+                          "(powers of 1024), times "
                           "take ms, s, m, h (a bare number is milliseconds)."));
     buf_put_byte(out, '\n');
 }

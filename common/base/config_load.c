@@ -37,9 +37,10 @@ static int read_file(const char *path, buf *out, struct why *w)
             break;
         buf_put(out, piece, (size_t)n);
     }
-    int rc = n == 0  ? 0
-             : n < 0 ? why_set(w, ERR_IO, "config", "%s", strerror(errno))
-                     : why_set(w, ERR_TOO_BIG, "config", "larger than %zu bytes", CONFIG_FILE_MAX_BYTES);
+    int rc =
+        n == 0  ? 0
+        : n < 0 ? why_set(w, ERR_IO, "config", "%s", strerror(errno))
+                : why_set(w, ERR_TOO_BIG, "config", "larger than %zu bytes", CONFIG_FILE_MAX_BYTES);
     close(fd);
     return rc;
 }
@@ -83,7 +84,8 @@ struct request {
 };
 
 /* CONFIG_RUN: go on. */
-static enum config_verdict scan(const struct config_spec *spec, int argc, char **argv, struct request *r)
+static enum config_verdict scan(const struct config_spec *spec, int argc, char **argv,
+                                struct request *r)
 {
     struct arg a;
     struct why w;
@@ -108,7 +110,8 @@ static enum config_verdict scan(const struct config_spec *spec, int argc, char *
     return rc < 0 ? complain(spec, NULL, &w) : CONFIG_RUN;
 }
 
-static enum config_verdict load(const struct config_spec *spec, int argc, char **argv, struct request *r, void *cfg)
+static enum config_verdict load(const struct config_spec *spec, int argc, char **argv,
+                                struct request *r, void *cfg)
 {
     enum config_verdict verdict = scan(spec, argc, argv, r);
     if (verdict != CONFIG_RUN)
@@ -123,7 +126,8 @@ static enum config_verdict load(const struct config_spec *spec, int argc, char *
         verdict = complain(spec, r->path, &w);
     } else if ((rc = config_parse(spec, argc, argv, environ, buf_slice(&file), cfg, &w)) < 0) {
         /* Only errors of the file begin with a line number. */
-        verdict = complain(spec, slice_starts(slice_str(w.text), SLICE_LIT("line ")) ? r->path : NULL, &w);
+        verdict = complain(
+            spec, slice_starts(slice_str(w.text), SLICE_LIT("line ")) ? r->path : NULL, &w);
     } else if (r->check) {
         print_effective(spec, cfg);
         config_free(spec, cfg);

@@ -15,7 +15,8 @@ struct unit {
 
 static const struct unit SIZE_UNITS[] = {
     {"", 1}, {"k", 1024}, {"m", 1024 * 1024}, {"g", 1024 * 1024 * 1024}, {NULL, 0}};
-static const struct unit MS_UNITS[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}, {NULL, 0}};
+static const struct unit MS_UNITS[] = {
+    {"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}, {NULL, 0}};
 
 static const char *const EXPECTED[] = {
     [OPT_STR] = "text",
@@ -36,7 +37,8 @@ static const void *const_field(const struct opt *o, const void *cfg)
     return (const char *)cfg + o->offset;
 }
 
-/* ---- text to value ---------------------------------------------------------------------------------- */
+/* ---- text to value
+ * ---------------------------------------------------------------------------------- */
 
 static int parse_i64(slice s, int64_t *out)
 {
@@ -102,7 +104,8 @@ static int bad_value(const struct opt *o, slice text, const char *from, struct w
     if (o->secret)
         return why_set(w, ERR_INVALID, o->name, "%s: not %s", from, EXPECTED[o->type]);
     return why_set(w, ERR_INVALID, o->name, "%s: \"%.*s\" is not %s", from,
-                   (int)(text.n < OPT_SHOWN_MAX ? text.n : OPT_SHOWN_MAX), text.p, EXPECTED[o->type]);
+                   (int)(text.n < OPT_SHOWN_MAX ? text.n : OPT_SHOWN_MAX), text.p,
+                   EXPECTED[o->type]);
 }
 
 static int check_range(const struct opt *o, double v, const char *from, struct why *w)
@@ -120,7 +123,8 @@ static int store_str(const struct opt *o, void *cfg, slice text, const char *fro
 {
     size_t max = o->max > 0 ? (size_t)o->max : OPT_STR_MAX;
     if (text.n > max)
-        return why_set(w, ERR_TOO_BIG, o->name, "%s: %zu bytes, at most %zu are allowed", from, text.n, max);
+        return why_set(w, ERR_TOO_BIG, o->name, "%s: %zu bytes, at most %zu are allowed", from,
+                       text.n, max);
     if (!utf8_valid(text) || (text.n && memchr(text.p, '\0', text.n)))
         return why_set(w, ERR_INVALID, o->name, "%s: not valid UTF-8 text", from);
     opt_clear(o, cfg);
@@ -172,7 +176,8 @@ int opt_store(const struct opt *o, void *cfg, slice text, const char *from, stru
     }
 }
 
-/* ---- value to text ---------------------------------------------------------------------------------- */
+/* ---- value to text
+ * ---------------------------------------------------------------------------------- */
 
 /* In the largest unit that leaves a whole number: 65536 is 64k. */
 static void print_scaled(int64_t v, const struct unit *units, buf *out)

@@ -46,7 +46,8 @@ static int quota_v2(const char *dir)
 {
     char path[PATH_MAX], text[128];
     slice s, quota, period;
-    if (snprintf(path, sizeof path, "%s/cpu.max", dir) >= (int)sizeof path || !read_text(path, text, sizeof text, &s))
+    if (snprintf(path, sizeof path, "%s/cpu.max", dir) >= (int)sizeof path ||
+        !read_text(path, text, sizeof text, &s))
         return 0;
     if (!slice_split(&s, ' ', &quota) || !slice_split(&s, ' ', &period))
         return 0;
@@ -66,8 +67,9 @@ static int quota_v1(const char *dir)
     return cpus_from(quota, period);
 }
 
-/* The tightest quota on the way from the group up to the root. Inside a container the group's path may be
- * the host's and not be there; then the root alone speaks, which is the container's own group. */
+/* The tightest quota on the way from the group up to the root. Inside a container the group's path
+ * may be the host's and not be there; then the root alone speaks, which is the container's own
+ * group. */
 static int quota_up(const char *root, slice group, int (*quota)(const char *dir))
 {
     int least = 0;

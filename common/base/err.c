@@ -15,7 +15,12 @@ struct err_row {
 
 static const struct err_row ERR_ROWS[] = {
 #define X(name_, num_, http_, type_, retry_, text_)                                                \
-    {.num = (num_), .http = (http_), .retry = (retry_), .name = #name_, .type = (type_), .text = (text_)},
+    {.num = (num_),                                                                                \
+     .http = (http_),                                                                              \
+     .retry = (retry_),                                                                            \
+     .name = #name_,                                                                               \
+     .type = (type_),                                                                              \
+     .text = (text_)},
     ERR_MAP(X)
 #undef X
 };
@@ -105,7 +110,8 @@ int why_set(struct why *w, int e, const char *field, const char *fmt, ...)
     va_start(ap, fmt);
     end_text(made.text, vsnprintf(made.text, sizeof made.text, fmt, ap), sizeof made.text);
     va_end(ap);
-    end_text(made.field, snprintf(made.field, sizeof made.field, "%s", field ? field : ""), sizeof made.field);
+    end_text(made.field, snprintf(made.field, sizeof made.field, "%s", field ? field : ""),
+             sizeof made.field);
     *w = made;
     return e;
 }

@@ -36,7 +36,8 @@ struct digest digest_of(slice key, slice data)
 {
     ready();
     struct digest d;
-    CHECK(crypto_generichash(d.b, sizeof d.b, (const unsigned char *)data.p, data.n, key_bytes(key), key.n) == 0);
+    CHECK(crypto_generichash(d.b, sizeof d.b, (const unsigned char *)data.p, data.n, key_bytes(key),
+                             key.n) == 0);
     return d;
 }
 

@@ -21,7 +21,8 @@ static atomic_int log_fd = STDERR_FILENO;
 
 static const char *const LEVEL_NAMES[] = {"debug", "info", "warn", "error"};
 
-/* A line grows on the stack, so that logging works when memory does not. What does not fit is dropped whole. */
+/* A line grows on the stack, so that logging works when memory does not. What does not fit is
+ * dropped whole. */
 struct line {
     size_t n;
     bool cut;
@@ -155,8 +156,8 @@ static void put_field(struct line *l, const struct log_field *f)
         l->n = before;
 }
 
-/* Date from days since 1970 without gmtime_r, which may take a lock. Howard Hinnant's public formula: years
- * begin in March, so that the leap day is the last one. */
+/* Date from days since 1970 without gmtime_r, which may take a lock. Howard Hinnant's public
+ * formula: years begin in March, so that the leap day is the last one. */
 static void civil(uint64_t days, int *year, int *month, int *day)
 {
     uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;
@@ -173,8 +174,9 @@ static void put_head(struct line *l, enum log_level lvl, const char *msg)
     int year, month, day;
     char text[64];
     civil(s / 86400, &year, &month, &day);
-    snprintf(text, sizeof text, "{\"ts\":\"%04d-%02d-%02dT%02u:%02u:%02u.%03uZ\",\"lvl\":", year, month, day,
-             (unsigned)(s / 3600 % 24), (unsigned)(s / 60 % 60), (unsigned)(s % 60), (unsigned)(ms % 1000));
+    snprintf(text, sizeof text, "{\"ts\":\"%04d-%02d-%02dT%02u:%02u:%02u.%03uZ\",\"lvl\":", year,
+             month, day, (unsigned)(s / 3600 % 24), (unsigned)(s / 60 % 60), (unsigned)(s % 60),
+             (unsigned)(ms % 1000));
     put_str(l, text);
     put_quoted(l, slice_str(LEVEL_NAMES[lvl]));
     put_field(l, &LOG_STR("svc", log_service));
@@ -192,7 +194,8 @@ static void write_line(struct line *l)
     errno = saved; /* a log line must not change what its caller is about to look at */
 }
 
-void log_fields(enum log_level lvl, const char *msg, const struct log_field *fields, size_t n_fields)
+void log_fields(enum log_level lvl, const char *msg, const struct log_field *fields,
+                size_t n_fields)
 {
     if ((int)lvl < atomic_load(&log_least))
         return;

@@ -13,7 +13,8 @@
 #include "common/base/list.h"
 #include "common/base/timers.h"
 
-#define LOOP_EVENTS_MAX 64 /* taken from the kernel at once; what is left comes in the next round */
+#define LOOP_EVENTS_MAX 64 /* taken from the kernel at once; what is left comes in the next round  \
+                            */
 #define LOOP_WAIT_MAX_US ((uint64_t)60 * 60 * 1000000)
 #define LOOP_SIGNALS 65
 
@@ -60,7 +61,8 @@ struct loop {
     struct signal_hook signal_hooks[LOOP_SIGNALS];
 };
 
-/* ---- work from other threads ------------------------------------------------------------------------ */
+/* ---- work from other threads
+ * ------------------------------------------------------------------------ */
 
 static void wake_up(loop *l)
 {
@@ -98,7 +100,8 @@ void loop_post(loop *l, loop_fn fn, void *ctx)
     *l->post_end = p;
     l->post_end = &p->next;
     if (first)
-        wake_up(l); /* under the lock: once it is released, the loop may be freed by what was posted */
+        wake_up(
+            l); /* under the lock: once it is released, the loop may be freed by what was posted */
     pthread_mutex_unlock(&l->post_lock);
 }
 
@@ -114,7 +117,8 @@ bool loop_stopping(const loop *l)
     return atomic_load(&l->stopping);
 }
 
-/* ---- file descriptors ------------------------------------------------------------------------------- */
+/* ---- file descriptors
+ * ------------------------------------------------------------------------------- */
 
 loop_fd *loop_fd_add(loop *l, int fd, uint32_t events, loop_fd_fn fn, void *ctx)
 {
@@ -140,7 +144,7 @@ static void free_dead(loop *l)
     if (l->depth > 0)
         return; /* events of a round that is still running may point to them */
     LIST_EACH(it, &l->dead_fds)
-        free(CONTAINER_OF(it, loop_fd, link));
+    free(CONTAINER_OF(it, loop_fd, link));
     list_init(&l->dead_fds);
     LIST_EACH(it, &l->prepares)
     {
@@ -164,7 +168,8 @@ void loop_fd_del(loop *l, loop_fd *f)
     free_dead(l);
 }
 
-/* ---- hooks before sleep ----------------------------------------------------------------------------- */
+/* ---- hooks before sleep
+ * ----------------------------------------------------------------------------- */
 
 void *loop_prepare_add(loop *l, loop_prepare_fn fn, void *ctx)
 {
@@ -192,13 +197,15 @@ static bool prepare(loop *l)
         struct prepare *p = CONTAINER_OF(it, struct prepare, link);
         if (p->fn && p->fn(p->ctx))
             pending = true;
-        /* The hook may have added others behind itself. Deleted ones stay linked while a round runs. */
+        /* The hook may have added others behind itself. Deleted ones stay linked while a round
+         * runs. */
         it_next = it->next;
     }
     return pending;
 }
 
-/* ---- timers ----------------------------------------------------------------------------------------- */
+/* ---- timers
+ * ----------------------------------------------------------------------------------------- */
 
 void loop_timer_set(loop *l, struct loop_timer *t, uint64_t at_us)
 {
@@ -224,7 +231,8 @@ uint64_t loop_now_us(const loop *l)
     return l->now_us;
 }
 
-/* ---- signals ---------------------------------------------------------------------------------------- */
+/* ---- signals
+ * ---------------------------------------------------------------------------------------- */
 
 static void on_signal(void *ctx, uint32_t events UNUSED)
 {
@@ -250,7 +258,8 @@ void loop_signal(loop *l, int signo, void (*fn)(void *ctx, int signo), void *ctx
         CHECK(loop_fd_add(l, l->signal_fd, EPOLLIN, on_signal, l) != NULL);
 }
 
-/* ---- life and rounds -------------------------------------------------------------------------------- */
+/* ---- life and rounds
+ * -------------------------------------------------------------------------------- */
 
 loop *loop_new(void)
 {
@@ -287,9 +296,9 @@ void loop_free(loop *l)
     CHECK(l->depth == 0);
     timers_clear(&l->timers);
     LIST_EACH(it, &l->prepares)
-        free(CONTAINER_OF(it, struct prepare, link));
+    free(CONTAINER_OF(it, struct prepare, link));
     LIST_EACH(it, &l->fds)
-        free(CONTAINER_OF(it, loop_fd, link));
+    free(CONTAINER_OF(it, loop_fd, link));
     pthread_mutex_lock(&l->post_lock); /* the last loop_post may still be leaving it */
     posts_free(l->post_first);
     pthread_mutex_unlock(&l->post_lock);
@@ -301,7 +310,8 @@ void loop_free(loop *l)
     free(l);
 }
 
-/* Rounded up to whole milliseconds, which is what epoll counts in: a timer is late by at most one, never early. */
+/* Rounded up to whole milliseconds, which is what epoll counts in: a timer is late by at most one,
+ * never early. */
 static int sleep_ms(const loop *l, uint64_t max_wait_us)
 {
     uint64_t now = clock_mono_us(), next = timers_next_us(&l->timers);
@@ -332,8 +342,8 @@ void loop_turn(loop *l, uint64_t max_wait_us)
     l->now_us = clock_mono_us();
     dispatch(events, n);
     timers_run(&l->timers, l->now_us);
-    /* Callbacks may have left something to do behind the kernel's back: a ZeroMQ send swallows the edge of a
-     * message that came in. */
+    /* Callbacks may have left something to do behind the kernel's back: a ZeroMQ send swallows the
+     * edge of a message that came in. */
     l->work_pending = prepare(l);
     l->depth--;
     free_dead(l);

@@ -2,8 +2,9 @@
 
 #include "common/base/hash.h"
 
-/* Linear probing over a power-of-two table, at most three quarters full (graves included). A removed entry
- * leaves a grave, so that a walk may delete as it goes; the next growth sweeps them away. */
+/* Linear probing over a power-of-two table, at most three quarters full (graves included). A
+ * removed entry leaves a grave, so that a walk may delete as it goes; the next growth sweeps them
+ * away. */
 #define MAP_FIRST_SLOTS 16
 #define MAP_INLINE_KEY 16
 

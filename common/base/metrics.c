@@ -64,8 +64,8 @@ metric *metric_gauge(const char *name, const char *labels, const char *help)
     return series(GAUGE, name, labels, help);
 }
 
-metric *metric_histogram(const char *name, const char *labels, const char *help, const double *bounds,
-                         size_t n_bounds)
+metric *metric_histogram(const char *name, const char *labels, const char *help,
+                         const double *bounds, size_t n_bounds)
 {
     metric *m = series(HISTOGRAM, name, labels, help);
     if (m->buckets)
@@ -85,7 +85,8 @@ metric *metric_histogram(const char *name, const char *labels, const char *help,
 static void add(_Atomic double *to, double v)
 {
     double old = atomic_load_explicit(to, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(to, &old, old + v, memory_order_relaxed, memory_order_relaxed))
+    while (!atomic_compare_exchange_weak_explicit(to, &old, old + v, memory_order_relaxed,
+                                                  memory_order_relaxed))
         ;
 }
 
@@ -133,7 +134,8 @@ double metric_value(const metric *m)
     return (double)n;
 }
 
-/* ---- text format 0.0.4 ------------------------------------------------------------------------------ */
+/* ---- text format 0.0.4
+ * ------------------------------------------------------------------------------ */
 
 static void put_number(buf *out, double v)
 {
@@ -167,7 +169,8 @@ static void put_sample(buf *out, const metric *m, const char *suffix, double v)
     buf_put_byte(out, '\n');
 }
 
-/* Every number of one histogram comes from one reading of the buckets, so that +Inf equals _count. */
+/* Every number of one histogram comes from one reading of the buckets, so that +Inf equals _count.
+ */
 static void put_histogram(buf *out, const metric *m)
 {
     uint64_t n = 0;

@@ -34,7 +34,8 @@ int slice_u64(slice a, uint64_t *out)
     for (size_t i = 0; i < a.n; i++) {
         if (a.p[i] < '0' || a.p[i] > '9')
             return ERR_INVALID;
-        if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)(a.p[i] - '0'), &v))
+        if (__builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(a.p[i] - '0'), &v))
             return ERR_INVALID;
     }
     *out = v;

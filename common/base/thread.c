@@ -15,8 +15,8 @@ struct workq {
     loop *l;
     pthread_mutex_t lock;
     pthread_cond_t more;
-    struct job *first, **end;  /* under lock, as is all below */
-    size_t n_waiting, n_idle;  /* jobs not yet taken; threads without a job */
+    struct job *first, **end; /* under lock, as is all below */
+    size_t n_waiting, n_idle; /* jobs not yet taken; threads without a job */
     bool closing;
     int n_threads;
     pthread_t threads[];
@@ -52,7 +52,8 @@ static void *run_jobs(void *arg)
     workq *q = arg;
     for (struct job *j; (j = next_job(q)) != NULL;) {
         j->work(j->ctx);
-        /* Idle before done() is delivered: whoever hears of the end can add the next job at once. */
+        /* Idle before done() is delivered: whoever hears of the end can add the next job at once.
+         */
         pthread_mutex_lock(&q->lock);
         q->n_idle++;
         pthread_mutex_unlock(&q->lock);
@@ -80,7 +81,8 @@ workq *workq_new(loop *l, int n_threads, const char *name)
     return q;
 }
 
-int workq_add(workq *q, size_t max_queued, void (*work)(void *ctx), void (*done)(void *ctx), void *ctx)
+int workq_add(workq *q, size_t max_queued, void (*work)(void *ctx), void (*done)(void *ctx),
+              void *ctx)
 {
     struct job *j = xcalloc(1, sizeof *j);
     *j = (struct job){.l = q->l, .work = work, .done = done, .ctx = ctx};

@@ -2,8 +2,9 @@
 
 #define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
 
-/* The table of well-formed byte sequences (Unicode 15, table 3-7): the first byte fixes the length and the
- * range of the second; that range is what keeps overlongs, surrogates and values beyond U+10FFFF out. */
+/* The table of well-formed byte sequences (Unicode 15, table 3-7): the first byte fixes the length
+ * and the range of the second; that range is what keeps overlongs, surrogates and values beyond
+ * U+10FFFF out. */
 struct lead {
     unsigned char n, lo, hi; /* n: length 1..4, 0 if no character starts so */
 };
@@ -21,8 +22,9 @@ static struct lead lead_of(unsigned char c)
     return (struct lead){4, c == 0xF0 ? 0x90 : 0x80, c == 0xF4 ? 0x8F : 0xBF};
 }
 
-/* How many bytes of p[0..n), n >= 1, belong to one well-formed character or to the start of one; *need is the
- * character's full length (0: no character starts so). have == need: complete. have == n < need: cut off. */
+/* How many bytes of p[0..n), n >= 1, belong to one well-formed character or to the start of one;
+ * *need is the character's full length (0: no character starts so). have == need: complete. have ==
+ * n < need: cut off. */
 static size_t sequence(const unsigned char *p, size_t n, size_t *need)
 {
     struct lead l = lead_of(p[0]);

@@ -18,7 +18,7 @@
 struct json_limits {
     size_t max_bytes; /* of the text */
     size_t max_depth; /* `[]` is 1, `[[]]` is 2; at most JSON_DEPTH_MAX */
-    size_t max_nodes; /* values in all; one costs up to 150 bytes of memory and 2 bytes of text */
+    size_t max_nodes; /* values in all; one costs up to 300 bytes of memory and as little as 2 of text */
     bool allow_nul;   /* \u0000 inside strings (never in keys) */
 };
 
