@@ -44,8 +44,8 @@ BINS := nunchi nunchi-gateway nunchi-tokenizer nunchi-video nunchi-decode nunchi
 WIRE_PKGS := libzmq libprotobuf-c libsodium libxxhash
 
 MAIN_nunchi           := cli/main.c
-AR_nunchi             := cli engine json base
-PKGS_nunchi           := libcurl jansson openblas libsodium libxxhash
+AR_nunchi             := cli engine json wire base
+PKGS_nunchi           := libcurl libarchive jansson openblas $(WIRE_PKGS)
 MAIN_nunchi-gateway   := gateway/main.c
 AR_nunchi-gateway     := gateway json wire base
 PKGS_nunchi-gateway   := libmicrohttpd jansson $(WIRE_PKGS)
@@ -67,7 +67,7 @@ PKGS_nunchi-cache     := hiredis $(WIRE_PKGS)
 
 # A test may link anything; --as-needed drops what it does not use.
 TEST_AR   := gateway tokenizer video decode model cache cli engine json wire base
-TEST_PKGS := cmocka libcurl jansson libmicrohttpd hiredis openblas libpcre2-8 libutf8proc libavformat libavcodec libavutil \
+TEST_PKGS := cmocka libcurl libarchive jansson libmicrohttpd hiredis openblas libpcre2-8 libutf8proc libavformat libavcodec libavutil \
              libswscale libjpeg tesseract lept libseccomp $(WIRE_PKGS)
 
 pc_libs = $(shell pkg-config --libs $(1))

