@@ -3,6 +3,7 @@
 #include "common/base/slice.h"
 
 #define BUF_FIRST_BYTES 64
+#define BUF_MAX_BYTES ((size_t)1 << 39) /* more is a size that went wrong, not a string */
 
 void buf_clear(buf *b)
 {
@@ -18,14 +19,13 @@ void buf_reset(buf *b)
 int buf_try_reserve(buf *b, size_t more)
 {
     size_t need;
-    if (size_add(b->n, more, &need) < 0)
+    if (size_add(b->n, more, &need) < 0 || need > BUF_MAX_BYTES)
         return ERR_NOMEM;
     if (need <= b->cap)
         return 0;
     size_t cap = b->cap ? b->cap : BUF_FIRST_BYTES;
     while (cap < need)
-        if (size_mul(cap, 2, &cap) < 0)
-            cap = need;
+        cap *= 2;
     char *p = realloc(b->p, cap);
     if (!p)
         return ERR_NOMEM;
