@@ -6,6 +6,8 @@ PYTHON ?= python3
 JOBS   ?= $(shell nproc)
 
 VERSION := 0.1.0
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wundef \
         -Wcast-qual -Wwrite-strings -Werror
@@ -147,11 +149,13 @@ clean: ## remove the build folder
 # ---- rules ----------------------------------------------------------------------------------------------------
 $(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(BUILD)/gen
-	protoc-c --c_out=$(BUILD)/gen $<
+	$(call say,PROTO,$<)
+	$(Q)protoc-c --c_out=$(BUILD)/gen $<
 
 $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
 	@mkdir -p $(@D)
-	$(CC) $(filter-out $(WARN),$(CFLAGS_ALL)) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(filter-out $(WARN),$(CFLAGS_ALL)) -MMD -MP -c -o $@ $<
 
 # The instruction-set files alone get their flags; everything else runs on any x86-64.
 $(BUILD)/obj/engine/kernels/%_avx2.o: ISA := -O3 -mavx2 -mfma -mf16c
@@ -160,31 +164,36 @@ $(BUILD)/obj/engine/kernels/%_portable.o: ISA := -O3
 $(BUILD)/obj/engine/%.o: ISA += $(INC_openblas)
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<
 
 define LIB_RULE
 $(BUILD)/lib/lib$(1).a: $(call obj,$(1))
 	@mkdir -p $$(@D)
 	@rm -f $$@
-	$$(AR) rcs $$@ $$^
+	$(call say,AR,$$@)
+	$$(Q)$$(AR) rcs $$@ $$^
 endef
 $(foreach l,$(LIBS),$(eval $(call LIB_RULE,$(l))))
 
 define BIN_RULE
 $(BUILD)/bin/$(1): $(BUILD)/obj/$(MAIN_$(1):.c=.o) $(call ar,$(AR_$(1)))
 	@mkdir -p $$(@D)
-	$$(CC) $(LDFLAGS_ALL) -o $$@ $$< $(call ar,$(AR_$(1))) $$(call pc_libs,$(PKGS_$(1))) -lm
+	$(call say,LINK,$$@)
+	$$(Q)$$(CC) $(LDFLAGS_ALL) -o $$@ $$< $(call ar,$(AR_$(1))) $$(call pc_libs,$(PKGS_$(1))) -lm
 endef
 $(foreach b,$(BINS),$(eval $(call BIN_RULE,$(b))))
 
 # Archives between --start-group and --end-group: a test may need any of them in any order.
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call ar,$(TEST_AR))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(call ar,$(TEST_AR)) -Wl,--end-group $(call pc_libs,$(TEST_PKGS)) -lm
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(call ar,$(TEST_AR)) -Wl,--end-group $(call pc_libs,$(TEST_PKGS)) -lm
 
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call ar,$(TEST_AR))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(call ar,$(TEST_AR)) -Wl,--end-group \
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(call ar,$(TEST_AR)) -Wl,--end-group \
 	    $(call pc_libs,$(TEST_PKGS)) -lm
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -15,6 +15,7 @@ int cmd_ask(int argc, char **argv);
 int cmd_video(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
+int cmd_alive(int argc, char **argv);
 
 /* "nunchi: …" on stderr; returns CLI_FAILED, so that a failure is one line. */
 int cli_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -6,9 +6,12 @@
 #include "cli/cluster.h"
 #include "cli/http.h"
 #include "cli/logs.h"
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 
-static const char USAGE_STATUS[] = "usage: nunchi status      who is up, since when, and how busy\n";
+static const char USAGE_STATUS[] =
+    "usage: nunchi status              who is up here, since when, and how busy\n"
+    "       nunchi status --url URL    whether that gateway would answer a request now\n";
 static const char USAGE_DOWN[] = "usage: nunchi down        stop the cluster; running answers may end first\n";
 static const char USAGE_LOGS[] = "usage: nunchi logs [SERVICE] [-n LINES]      the last lines of a service's log, or of all\n";
 
@@ -52,23 +55,31 @@ static void print_load(const char *url)
     http_reply_clear(&r);
 }
 
-int cmd_status(int argc, char **argv)
+static bool is_ready(const char *url, struct http_reply *reply)
 {
-    if (asks_help(argc, argv, USAGE_STATUS))
-        return CLI_OK;
-    struct cluster c;
-    struct why w;
-    if (cluster_read(&c, &w) < 0)
-        return cli_fail("%s", w.text);
-    char *url = cluster_url(NULL);
-    struct http_reply ready = {0};
     buf at = {0};
     buf_printf(&at, "%s/readyz", url);
-    int e = http_get(buf_cstr(&at), 2000, &ready, NULL);
-    printf("%s  %s\nmodel %s\n\n", url, e >= 0 && ready.status == 200 ? "ready" : "NOT READY", c.model);
+    bool ready = http_get(buf_cstr(&at), 2000, reply, NULL) >= 0 && reply->status == 200;
+    buf_clear(&at);
+    return ready;
+}
+
+static int status_of_url(const char *url)
+{
+    struct http_reply r = {0};
+    bool ready = is_ready(url, &r);
+    printf("%s  %s\n", url, ready ? "ready" : "NOT READY");
+    if (!ready && r.body.n > 0)
+        printf("%.*s\n", (int)r.body.n, r.body.p);
+    http_reply_clear(&r);
+    return ready ? CLI_OK : CLI_FAILED;
+}
+
+static void print_services(const struct cluster *c)
+{
     printf("%-14s %8s %6s %9s\n", "SERVICE", "PID", "UP", "RESTARTS");
-    for (size_t i = 0; i < c.n_services; i++) {
-        const struct cluster_service *s = &c.services[i];
+    for (size_t i = 0; i < c->n_services; i++) {
+        const struct cluster_service *s = &c->services[i];
         printf("%-14s %8d ", s->name, (int)s->pid);
         if (s->pid > 0)
             print_age(s->started_unix_ms);
@@ -76,12 +87,27 @@ int cmd_status(int argc, char **argv)
             printf("%6s", "down");
         printf(" %9u\n", s->restarts);
     }
+}
+
+int cmd_status(int argc, char **argv)
+{
+    if (asks_help(argc, argv, USAGE_STATUS))
+        return CLI_OK;
+    if (argc == 3 && strcmp(argv[1], "--url") == 0)
+        return status_of_url(argv[2]);
+    if (argc != 1)
+        return cli_usage(USAGE_STATUS, "see above");
+    struct cluster c;
+    struct why w;
+    if (cluster_read(&c, &w) < 0)
+        return cli_fail("%s", w.text);
+    char *url = cluster_url(NULL);
+    int code = status_of_url(url);
+    printf("model %s\n\n", c.model);
+    print_services(&c);
     print_load(url);
-    bool ok = e >= 0 && ready.status == 200;
-    buf_clear(&at);
-    http_reply_clear(&ready);
     free(url);
-    return ok ? CLI_OK : CLI_FAILED;
+    return code;
 }
 
 int cmd_down(int argc, char **argv)
@@ -117,4 +143,11 @@ int cmd_logs(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_LEN(ALL); i++)
         log_tail(stdout, ALL[i], lines, true);
     return CLI_OK;
+}
+
+/* For health checks of containers whose service has no HTTP. */
+int cmd_alive(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    return alive_check() >= 0 ? CLI_OK : cli_fail("the service's loop has not turned lately");
 }

@@ -17,6 +17,7 @@ static const struct command {
     {"video", cmd_video, "the timeline of a video"},
     {"model", cmd_model, "fetch, list and show models"},
     {"keys", cmd_keys, "make a key pair for connections between hosts"},
+    {"alive", cmd_alive, "for health checks: does the service behind NUNCHI_ALIVE_FILE run?"},
 };
 
 static void help(FILE *to)
