@@ -29,6 +29,8 @@ int bus_reload_keys(bus *b, struct why *w) MUST_USE; /* the allow-list, on SIGHU
  * without keys, unless insecure_network. */
 int bus_bind(bus *b, const char *endpoint, bus_msg_fn fn, void *ctx, bus_sock **out, struct why *w) MUST_USE;
 int bus_connect(bus *b, const char *endpoint, bus_msg_fn fn, void *ctx, bus_sock **out, struct why *w) MUST_USE;
+/* Whether bus_connect would refuse this endpoint for want of keys: for names that are looked up later. */
+int bus_may_connect(bus *b, const char *endpoint, struct why *w) MUST_USE;
 void bus_close(bus_sock *s);            /* allowed inside its callback; NULL is allowed */
 const char *bus_endpoint(bus_sock *s);  /* the real one, with the port that was chosen */
 

@@ -55,5 +55,7 @@ void wire_head_put(const struct wire_head *h, unsigned char out[WIRE_HEAD_BYTES]
 /* ERR_PROTO for a wrong length, magic, version or type; flags and fields not known are kept as they are. */
 int wire_head_get(slice frame, struct wire_head *out) MUST_USE;
 const char *wire_type_name(int type); /* "READY"; "?" */
+/* The limits above, for what comes in and what goes out: 0, ERR_PROTO for a bad type, ERR_TOO_BIG. */
+int wire_msg_check(const struct wire_msg *m) MUST_USE;
 
 #endif
