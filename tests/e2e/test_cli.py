@@ -1,0 +1,90 @@
+"""The nunchi command as a user meets it."""
+import json
+
+import pytest
+
+import videos
+from conftest import GEMMA3, BUILD
+
+
+def test_help_everywhere(cluster):
+    assert "nunchi up" in cluster.nunchi("--help").stdout
+    for command in ("up", "down", "status", "logs", "ask", "video", "model", "keys"):
+        done = cluster.nunchi(command, "--help")
+        assert done.returncode == 0 and "usage" in done.stdout, command
+    for service in ("gateway", "tokenizer", "video", "model", "cache"):
+        import subprocess
+        for flag, code in (("--help", 0), ("--version", 0), ("--no-such-option", 2)):
+            done = subprocess.run([BUILD / "bin" / f"nunchi-{service}", flag], capture_output=True, text=True)
+            assert (done.returncode == 0) == (code == 0), (service, flag, done.stderr)
+
+
+def test_mistakes_are_explained(cluster):
+    assert cluster.nunchi("fly").returncode == 2
+    assert "quotes" in cluster.nunchi("ask", "two", "questions").stderr
+    done = cluster.nunchi("ask", "--video", "/nowhere.mp4", "What?")
+    assert done.returncode == 1 and "/nowhere.mp4" in done.stderr
+    done = cluster.nunchi("up", "--model", "no-such-model")
+    assert done.returncode == 1
+
+
+def test_ask(cluster):
+    done = cluster.nunchi("ask", "What is the capital of France?")
+    assert done.returncode == 0 and "Paris" in done.stdout, done.stderr
+
+
+def test_video_and_question(cluster, tmp_path):
+    path = videos.pancake(tmp_path / "p.mp4")
+    timeline = cluster.nunchi("video", path)
+    assert timeline.returncode == 0, timeline.stderr
+    assert "[00:04-00:07] subtitle: Anna serves the pancake with maple syrup." in timeline.stdout
+    assert timeline.stdout.count("scene") == 3
+    assert "PANCAKE DAY" in timeline.stdout, "on-screen text"
+    notes = json.loads(cluster.nunchi("video", "--json", path).stdout)
+    cuts = [s["start_ms"] for s in notes["scenes"]]
+    assert cuts == pytest.approx([0, 4000, 8000], abs=80)
+    answer = cluster.nunchi("ask", "--video", path, "What does Anna serve the pancake with?")
+    assert answer.returncode == 0 and "syrup" in answer.stdout.lower(), answer.stdout + answer.stderr
+
+
+def test_status_and_logs(cluster):
+    done = cluster.nunchi("status")
+    assert done.returncode == 0 and "ready" in done.stdout
+    for service in ("redis", "cache", "tokenizer", "video", "model-1", "gateway"):
+        assert service in done.stdout
+    assert '"msg"' in cluster.nunchi("logs", "gateway").stdout
+
+
+def test_model_list_and_show(cluster):
+    assert "smollm2" in cluster.nunchi("model", "list").stdout
+    done = cluster.nunchi("model", "show", GEMMA3)
+    assert done.returncode == 0 and "gemma3" in done.stdout and "Q5_0" in done.stdout
+
+
+def test_a_base_model_does_not_chat_but_completes(own_cluster):
+    c = own_cluster(model=GEMMA3)
+    name = c.openai().models.list().data[0].id
+    status, _, answer = c.post_json("/v1/chat/completions", {"model": name, "messages": [{"role": "user", "content": "Hi"}]})
+    assert status == 400 and "chat" in answer["error"]["message"]
+    text = c.openai().completions.create(model=name, prompt="대한민국의 수도는", max_tokens=8, temperature=0).choices[0].text
+    assert text and "\ufffd" not in text
+
+
+def test_up_twice_and_down_twice(own_cluster):
+    c = own_cluster()
+    assert c.nunchi(*c.args).returncode == 1
+    assert c.nunchi("down").returncode == 0
+    assert c.nunchi("down").returncode == 0
+    assert c.nunchi("status").returncode == 1
+
+
+def test_keys(own_cluster, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("secret-one\nalice:secret-two\n")
+    c = own_cluster(args=("--keys", str(keys)))
+    assert c.get("/healthz")[0] == 200 and c.get("/readyz")[0] == 200
+    for path in ("/v1/models", "/v1/files", "/v1/nothing"):
+        assert c.get(path)[0] == 401
+        assert c.request("GET", path, headers={"Authorization": "Bearer secret-on"})[0] == 401
+    assert c.request("GET", "/v1/models", headers={"Authorization": "Bearer secret-two"})[0] == 200
+    assert c.openai(api_key="secret-one").models.list().data
