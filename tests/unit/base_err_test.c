@@ -53,7 +53,8 @@ static void errno_is_translated(void **state UNUSED)
 static void a_reason_is_kept_and_cut_between_characters(void **state UNUSED)
 {
     struct why w;
-    assert_int_equal(why_set(&w, ERR_TOO_BIG, "messages", "%d messages, at most %d", 9, 4), ERR_TOO_BIG);
+    assert_int_equal(why_set(&w, ERR_TOO_BIG, "messages", "%d messages, at most %d", 9, 4),
+                     ERR_TOO_BIG);
     assert_string_equal(w.text, "9 messages, at most 4");
     assert_string_equal(w.field, "messages");
     assert_int_equal(why_set(NULL, ERR_AUTH, "x", "y"), ERR_AUTH);

@@ -11,8 +11,9 @@ static void is_digest(struct digest d, const char *hex)
     assert_string_equal(text, hex);
 }
 
-/* Made with another implementation: Python's hashlib.blake2b(data, digest_size=32, key=key), which passes the
- * vectors of RFC 7693. Key: the bytes 0..63; data: the bytes 0..n-1. Lengths around the block of 128 bytes. */
+/* Made with another implementation: Python's hashlib.blake2b(data, digest_size=32, key=key), which
+ * passes the vectors of RFC 7693. Key: the bytes 0..63; data: the bytes 0..n-1. Lengths around the
+ * block of 128 bytes. */
 static const struct {
     size_t n;
     const char *hex;
@@ -39,12 +40,15 @@ static int fill_counting(void **state UNUSED)
 static void known_answers_without_key(void **state UNUSED)
 {
     slice none = {NULL, 0};
-    is_digest(digest_of(none, none), "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8");
-    is_digest(digest_of(none, SLICE_LIT("abc")), "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319");
+    is_digest(digest_of(none, none),
+              "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8");
+    is_digest(digest_of(none, SLICE_LIT("abc")),
+              "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319");
     char *big = xcalloc(1000003, 1);
     for (size_t i = 0; i < 1000003; i++)
         big[i] = (char)(i * 7);
-    is_digest(digest_of(none, (slice){big, 1000003}), "dca33784c2b4ada1b2c5d42b94dd8eaf5cd563a8496dc04bc71d64a49542f5ed");
+    is_digest(digest_of(none, (slice){big, 1000003}),
+              "dca33784c2b4ada1b2c5d42b94dd8eaf5cd563a8496dc04bc71d64a49542f5ed");
     free(big);
 }
 
@@ -127,7 +131,8 @@ static void a_table_hash_is_seeded_per_process(void **state UNUSED)
 {
     assert_true(hash64("abc", 3) == hash64("abc", 3));
     assert_true(hash64("abc", 3) != hash64("abd", 3));
-    /* A child made by fork shares the secret; only a fresh one differs, so that is what is asked. */
+    /* A child made by fork shares the secret; only a fresh one differs, so that is what is asked.
+     */
     uint64_t unseeded = 0x78af5f94892f3950; /* XXH3_64bits("abc") */
     assert_true(hash64("abc", 3) != unseeded);
 }
@@ -146,7 +151,8 @@ static size_t holder(slice key, size_t n_nodes)
 {
     size_t best = 0;
     for (size_t i = 1; i < n_nodes; i++)
-        if (hash_rendezvous(key, slice_str(NODES[i])) > hash_rendezvous(key, slice_str(NODES[best])))
+        if (hash_rendezvous(key, slice_str(NODES[i])) >
+            hash_rendezvous(key, slice_str(NODES[best])))
             best = i;
     return best;
 }

@@ -30,8 +30,11 @@ static void a_tree_is_written(void **state UNUSED)
     json_f64(&j, NAN);
     json_kv_f64(&j, "inf", -INFINITY);
     json_obj_end(&j);
-    assert_text(buf_slice(&b), "{\"id\":\"x\",\"none\":null,\"low\":-9223372036854775808,\"high\":18446744073709551615,"
-                               "\"f\":0.1,\"t\":true,\"s\":\"a\\\"b\",\"list\":[[],{},null,[1]],\"nan\":null,\"inf\":null}");
+    assert_text(
+        buf_slice(&b),
+        "{\"id\":\"x\",\"none\":null,\"low\":-9223372036854775808,\"high\":18446744073709551615,"
+        "\"f\":0.1,\"t\":true,\"s\":\"a\\\"b\",\"list\":[[],{},null,[1]],\"nan\":null,\"inf\":"
+        "null}");
     buf_clear(&b);
 }
 
@@ -49,7 +52,8 @@ static void strings_are_escaped_and_repaired(void **state UNUSED)
 {
     string_is(SLICE_LIT(""), "\"\"");
     string_is((slice){NULL, 0}, "\"\"");
-    string_is(SLICE_LIT("\"\\\b\f\n\r\t\x01\x1f/\x7f"), "\"\\\"\\\\\\b\\f\\n\\r\\t\\u0001\\u001f/\x7f\"");
+    string_is(SLICE_LIT("\"\\\b\f\n\r\t\x01\x1f/\x7f"),
+              "\"\\\"\\\\\\b\\f\\n\\r\\t\\u0001\\u001f/\x7f\"");
     string_is(SLICE_LIT("a\0b"), "\"a\\u0000b\"");
     string_is(SLICE_LIT("한\xE2\x80\xA8"), "\"한\xE2\x80\xA8\"");
     string_is(SLICE_LIT("a\xED\x95"), "\"a\xEF\xBF\xBD\"");
@@ -107,7 +111,8 @@ static void too_deep(void)
 
 static void misuse_is_our_mistake(void **state UNUSED)
 {
-    void (*const all[])(void) = {value_without_key, key_in_array, key_without_value, wrong_end, end_of_nothing, too_deep};
+    void (*const all[])(void) = {value_without_key, key_in_array,   key_without_value,
+                                 wrong_end,         end_of_nothing, too_deep};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         assert_true(dies(all[i]));
 }

@@ -36,7 +36,8 @@ static slice written(char *text, size_t room)
 
 static json_doc *one_line(char *text, size_t room)
 {
-    static const struct json_limits LIM = {.max_bytes = 1 << 16, .max_depth = 4, .max_nodes = 200, .allow_nul = true};
+    static const struct json_limits LIM = {
+        .max_bytes = 1 << 16, .max_depth = 4, .max_nodes = 200, .allow_nul = true};
     slice s = written(text, room);
     assert_true(s.n > 0 && s.n <= LOG_LINE_MAX && s.p[s.n - 1] == '\n');
     assert_ptr_equal(memchr(s.p, '\n', s.n), s.p + s.n - 1);
@@ -58,9 +59,9 @@ static void a_line_is_one_json_object(void **state UNUSED)
     double f;
     int64_t i;
     errno = 77;
-    log_info("worker up", LOG_STR("worker", "w-1"), LOG_U64("slots", 16), LOG_I64("neg", -3), LOG_F64("half", 0.5),
-             LOG_F64("nan", NAN), LOG_HEX("key", "\x01\xfe", 2), LOG_SLICE("text", SLICE_LIT("a\"\\\n\t\xff\0한")),
-             LOG_STR("none", NULL));
+    log_info("worker up", LOG_STR("worker", "w-1"), LOG_U64("slots", 16), LOG_I64("neg", -3),
+             LOG_F64("half", 0.5), LOG_F64("nan", NAN), LOG_HEX("key", "\x01\xfe", 2),
+             LOG_SLICE("text", SLICE_LIT("a\"\\\n\t\xff\0한")), LOG_STR("none", NULL));
     assert_int_equal(errno, 77);
     json_doc *d = one_line(text, sizeof text);
     assert_text(member(d, "lvl"), "info");
@@ -127,7 +128,8 @@ static void a_long_line_is_cut_and_stays_json(void **state UNUSED)
     for (size_t n = 3900; n < 4100; n++) { /* around the limit, every length */
         memset(big, '"', sizeof big);
         memset(big, 'x', n - 100);
-        log_info("m", LOG_STR("first", "kept"), LOG_SLICE("big", ((slice){big, n})), LOG_STR("last", "dropped"));
+        log_info("m", LOG_STR("first", "kept"), LOG_SLICE("big", ((slice){big, n})),
+                 LOG_STR("last", "dropped"));
         json_doc *d = one_line(text, sizeof text);
         assert_text(member(d, "first"), "kept");
         bool cut = json_get(json_doc_root(d), "cut") != NULL;

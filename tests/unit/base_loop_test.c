@@ -7,7 +7,8 @@
 #include "common/base/clock.h"
 #include "common/base/timers.h"
 
-/* ---- timers, with a clock that this file turns ------------------------------------------------------------ */
+/* ---- timers, with a clock that this file turns
+ * ------------------------------------------------------------ */
 
 static struct timers heap;
 static char fired[256];
@@ -132,7 +133,9 @@ static void a_due_timer_may_be_cancelled_by_another(void **state UNUSED)
     assert_int_equal(other.t.heap_index, 0);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------ */
+/* ---- the loop
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static int new_loop(void **state)
 {
@@ -344,7 +347,8 @@ static void a_hook_may_delete_itself(void **state)
     assert_int_equal(self_hook.calls, 2); /* before the sleep and after */
 }
 
-/* ---- other threads --------------------------------------------------------------------------------------------- */
+/* ---- other threads
+ * --------------------------------------------------------------------------------------------- */
 
 enum { POSTERS = 4, POSTS = 2000 };
 static struct poster {

@@ -60,7 +60,8 @@ static void arena_get_is_for_limited_sizes(void **state UNUSED)
 static slice numbered(char text[64], int i)
 {
     /* both inline and long keys */
-    int n = snprintf(text, 64, i % 2 ? "key-%d" : "a-much-longer-key-that-does-not-fit-inline-%d", i);
+    int n =
+        snprintf(text, 64, i % 2 ? "key-%d" : "a-much-longer-key-that-does-not-fit-inline-%d", i);
     return (slice){text, (size_t)n};
 }
 
@@ -130,7 +131,8 @@ static void a_walk_sees_all_and_may_delete(void **state UNUSED)
     map_free(m);
 }
 
-/* Graves of a million entries that came and went must neither fill the table nor make it endless. */
+/* Graves of a million entries that came and went must neither fill the table nor make it endless.
+ */
 static void coming_and_going_does_not_grow_it(void **state UNUSED)
 {
     int v;

@@ -26,8 +26,9 @@ static void families_stand_together(void **state UNUSED)
     metric_set(g, 7);
     metric_add(g, -10);
     assert_true(metric_value(g) == -3);
-    rendered(SLICE_LIT("# HELP t_requests_total Requests.\\nBy \\\\ code.\n# TYPE t_requests_total counter\n"
-                       "t_requests_total{code=\"200\"} 1\nt_requests_total{code=\"429\"} 2.5\n"));
+    rendered(SLICE_LIT(
+        "# HELP t_requests_total Requests.\\nBy \\\\ code.\n# TYPE t_requests_total counter\n"
+        "t_requests_total{code=\"200\"} 1\nt_requests_total{code=\"429\"} 2.5\n"));
     rendered(SLICE_LIT("# HELP t_depth Queue depth.\n# TYPE t_depth gauge\nt_depth -3\n"));
 }
 
@@ -46,16 +47,19 @@ static void a_histogram_counts_up(void **state UNUSED)
 {
     const double bounds[] = {0.1, 1, 10};
     metric *h = metric_histogram("t_seconds", "svc=\"model\"", "Time.", bounds, 3);
-    metric *plain = metric_histogram("t_plain_seconds", "", "Time.", METRIC_SECONDS, METRIC_SECONDS_N);
+    metric *plain =
+        metric_histogram("t_plain_seconds", "", "Time.", METRIC_SECONDS, METRIC_SECONDS_N);
     const double values[] = {0.05, 0.1, 0.5, 10, 11, INFINITY * 0 /* nan: dropped */};
     for (size_t i = 0; i < ARRAY_LEN(values); i++)
         metric_observe(h, values[i]);
     metric_observe(plain, 0.0001);
     assert_true(metric_value(h) == 5);
-    rendered(SLICE_LIT("# TYPE t_seconds histogram\n"
-                       "t_seconds_bucket{svc=\"model\",le=\"0.1\"} 2\nt_seconds_bucket{svc=\"model\",le=\"1\"} 3\n"
-                       "t_seconds_bucket{svc=\"model\",le=\"10\"} 4\nt_seconds_bucket{svc=\"model\",le=\"+Inf\"} 5\n"
-                       "t_seconds_sum{svc=\"model\"} 21.65\nt_seconds_count{svc=\"model\"} 5\n"));
+    rendered(SLICE_LIT(
+        "# TYPE t_seconds histogram\n"
+        "t_seconds_bucket{svc=\"model\",le=\"0.1\"} 2\nt_seconds_bucket{svc=\"model\",le=\"1\"} 3\n"
+        "t_seconds_bucket{svc=\"model\",le=\"10\"} 4\nt_seconds_bucket{svc=\"model\",le=\"+Inf\"} "
+        "5\n"
+        "t_seconds_sum{svc=\"model\"} 21.65\nt_seconds_count{svc=\"model\"} 5\n"));
     rendered(SLICE_LIT("t_plain_seconds_bucket{le=\"0.001\"} 1\n"));
     rendered(SLICE_LIT("t_plain_seconds_count 1\n"));
 }
@@ -65,7 +69,8 @@ static void special_values_have_their_names(void **state UNUSED)
     metric_set(metric_gauge("t_special", "v=\"inf\"", "h"), INFINITY);
     metric_set(metric_gauge("t_special", "v=\"neg\"", "h"), -INFINITY);
     metric_set(metric_gauge("t_special", "v=\"nan\"", "h"), NAN);
-    rendered(SLICE_LIT("t_special{v=\"inf\"} +Inf\nt_special{v=\"neg\"} -Inf\nt_special{v=\"nan\"} NaN\n"));
+    rendered(SLICE_LIT(
+        "t_special{v=\"inf\"} +Inf\nt_special{v=\"neg\"} -Inf\nt_special{v=\"nan\"} NaN\n"));
 }
 
 static void counter_goes_down(void)
@@ -105,7 +110,8 @@ static void *hammer(void *arg UNUSED)
 static void nothing_is_lost_between_threads(void **state UNUSED)
 {
     shared_counter = metric_counter("t_shared_total", "", "h");
-    shared_histogram = metric_histogram("t_shared_seconds", "", "h", METRIC_SECONDS, METRIC_SECONDS_N);
+    shared_histogram =
+        metric_histogram("t_shared_seconds", "", "h", METRIC_SECONDS, METRIC_SECONDS_N);
     pthread_t t[THREADS];
     buf b = {0};
     for (int i = 0; i < THREADS; i++)

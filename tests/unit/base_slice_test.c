@@ -45,7 +45,15 @@ static void whole_numbers(void **state UNUSED)
     assert_int_equal(v, 0);
     assert_int_equal(slice_u64(SLICE_LIT("18446744073709551615"), &v), 0);
     assert_true(v == UINT64_MAX);
-    static const char *const BAD[] = {"", "-1", "+1", " 1", "1 ", "1x", "0x10", "18446744073709551616", "99999999999999999999999"};
+    static const char *const BAD[] = {"",
+                                      "-1",
+                                      "+1",
+                                      " 1",
+                                      "1 ",
+                                      "1x",
+                                      "0x10",
+                                      "18446744073709551616",
+                                      "99999999999999999999999"};
     for (size_t i = 0; i < ARRAY_LEN(BAD); i++)
         assert_int_equal(slice_u64(slice_str(BAD[i]), &v), ERR_INVALID);
     assert_int_equal(slice_u64((slice){"1\0", 2}, &v), ERR_INVALID);
@@ -57,13 +65,16 @@ static void fractions(void **state UNUSED)
     static const struct {
         const char *text;
         double v;
-    } GOOD[] = {{"0", 0}, {"-1.5", -1.5}, {"+2", 2}, {".5", .5}, {"5.", 5}, {"1e3", 1000}, {"1.25E-2", 0.0125}, {"1e-999", 0}};
+    } GOOD[] = {{"0", 0},  {"-1.5", -1.5}, {"+2", 2},           {".5", .5},
+                {"5.", 5}, {"1e3", 1000},  {"1.25E-2", 0.0125}, {"1e-999", 0}};
     double v;
     for (size_t i = 0; i < ARRAY_LEN(GOOD); i++) {
         assert_int_equal(slice_f64(slice_str(GOOD[i].text), &v), 0);
         assert_true(v == GOOD[i].v);
     }
-    static const char *const BAD[] = {"", ".", "-", "e5", "1e", "1e+", "nan", "inf", "-inf", "infinity", "0x10", "1,5", "1.5 ", " 1.5", "1.5x", "1..5", "--1", "1e999"};
+    static const char *const BAD[] = {"",     ".",    "-",    "e5",       "1e",   "1e+",
+                                      "nan",  "inf",  "-inf", "infinity", "0x10", "1,5",
+                                      "1.5 ", " 1.5", "1.5x", "1..5",     "--1",  "1e999"};
     for (size_t i = 0; i < ARRAY_LEN(BAD); i++)
         assert_int_equal(slice_f64(slice_str(BAD[i]), &v), ERR_INVALID);
     char nines[200];
@@ -107,7 +118,8 @@ static void numbers_read_back_equal(void **state UNUSED)
 /* Any installed locale that writes 1,5 will do. */
 static bool set_comma_locale(void)
 {
-    static const char *const NAMES[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "fr_FR.utf8", "ru_RU.UTF-8"};
+    static const char *const NAMES[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "fr_FR.utf8",
+                                        "ru_RU.UTF-8"};
     for (size_t i = 0; i < ARRAY_LEN(NAMES); i++)
         if (setlocale(LC_ALL, NAMES[i]) && localeconv()->decimal_point[0] == ',')
             return true;
@@ -159,7 +171,8 @@ static void hex_goes_both_ways(void **state UNUSED)
     assert_string_equal(text, "009aff10");
     assert_int_equal(hex_decode(SLICE_LIT("009AFf10"), bytes, 4), 0);
     assert_memory_equal(bytes, "\x00\x9a\xff\x10", 4);
-    static const char *const BAD[] = {"", "009aff1", "009aff100", "009aff1g", "009aff1 ", "0x9aff10", "009aff1@", "009aff1`"};
+    static const char *const BAD[] = {"",         "009aff1",  "009aff100", "009aff1g",
+                                      "009aff1 ", "0x9aff10", "009aff1@",  "009aff1`"};
     for (size_t i = 0; i < ARRAY_LEN(BAD); i++)
         assert_int_equal(hex_decode(slice_str(BAD[i]), bytes, 4), ERR_INVALID);
     assert_memory_equal(bytes, "\x00\x9a\xff\x10", 4);

@@ -9,7 +9,8 @@
 #include "common/base/cpus.h"
 #include "common/base/thread.h"
 
-/* ---- work queue ------------------------------------------------------------------------------------------ */
+/* ---- work queue
+ * ------------------------------------------------------------------------------------------ */
 
 struct job {
     loop *l;
@@ -71,7 +72,8 @@ static void a_full_queue_says_so(void **state UNUSED)
     for (int i = 0; i < 5; i++)
         jobs[i] = (struct job){.l = l, .left = &left, .gate = &gate};
     pthread_mutex_lock(&gate);
-    /* two run (or are about to), two wait, and the fifth is too many: whether or not the threads have woken yet */
+    /* two run (or are about to), two wait, and the fifth is too many: whether or not the threads
+     * have woken yet */
     for (int i = 0; i < 4; i++)
         assert_int_equal(workq_add(q, 2, work, done, &jobs[i]), 0);
     assert_int_equal(workq_add(q, 2, work, done, &jobs[4]), ERR_BUSY);
@@ -81,7 +83,8 @@ static void a_full_queue_says_so(void **state UNUSED)
     assert_int_equal(jobs[4].worked, 0);
     assert_int_equal(jobs[4].done, 0);
     left = 1;
-    assert_int_equal(workq_add(q, 0, work, done, &jobs[4]), 0); /* an idle thread takes it at once */
+    assert_int_equal(workq_add(q, 0, work, done, &jobs[4]),
+                     0); /* an idle thread takes it at once */
     workq_free(q);
     assert_int_equal(jobs[4].worked, 1);
     assert_int_equal(jobs[4].done, 0);
@@ -109,7 +112,9 @@ static void freeing_finishes_what_was_taken(void **state UNUSED)
     loop_free(l);
 }
 
-/* ---- CPUs --------------------------------------------------------------------------------------------------- */
+/* ---- CPUs
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static char root[256];
 
@@ -181,7 +186,16 @@ static void a_version_1_quota_is_read(void **state UNUSED)
 
 static void strange_files_are_no_quota(void **state UNUSED)
 {
-    static const char *const STRANGE[] = {"", "\n", "max", "100000", "0 100000", "100000 0", "-5 100000", "x y", "99999999999999999999 1", "18446744073709551615 1"};
+    static const char *const STRANGE[] = {"",
+                                          "\n",
+                                          "max",
+                                          "100000",
+                                          "0 100000",
+                                          "100000 0",
+                                          "-5 100000",
+                                          "x y",
+                                          "99999999999999999999 1",
+                                          "18446744073709551615 1"};
     for (size_t i = 0; i < ARRAY_LEN(STRANGE); i++) {
         put_file("s/cpu.max", STRANGE[i]);
         assert_int_equal(quota("0::/s\n"), 0);

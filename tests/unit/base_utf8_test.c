@@ -10,7 +10,8 @@ static void every_code_point_round_trips(void **state UNUSED)
             assert_int_equal(n, 0);
             continue;
         }
-        if (n == 0 || utf8_decode(p, n, &back) != n || back != cp || utf8_decode(p, n - 1, &back) != 0)
+        if (n == 0 || utf8_decode(p, n, &back) != n || back != cp ||
+            utf8_decode(p, n - 1, &back) != 0)
             fail_msg("U+%04X does not round-trip", cp);
         for (size_t k = 1; k <= n; k++) /* a cut is seen, wherever it is */
             if (utf8_complete_len(p, k) != (k == n ? n : 0))
@@ -32,7 +33,8 @@ static const char *const BAD[] = {
     "\xED\xBF\xBF",     /* surrogate, last */
     "\xF4\x90\x80\x80", /* beyond U+10FFFF */
     "\xF5\x80\x80\x80", /* no such first byte */
-    "\xFF",             "\xFE",
+    "\xFF",
+    "\xFE",
     "\xE2\x82",         /* cut */
     "\xF0\x9F\x98",     /* cut */
     "\xE2\x28\xA1",     /* second byte wrong */
@@ -45,7 +47,8 @@ static void what_is_not_utf8_is_refused(void **state UNUSED)
     for (size_t i = 0; i < ARRAY_LEN(BAD); i++)
         if (utf8_valid(slice_str(BAD[i])))
             fail_msg("accepted case %zu", i);
-    assert_true(utf8_valid(SLICE_LIT("a\0b \xC3\xA9 \xED\x95\x9C \xF0\x9F\x98\x80 \xEE\x80\x80 \xED\x9F\xBF \xF4\x8F\xBF\xBF")));
+    assert_true(utf8_valid(SLICE_LIT(
+        "a\0b \xC3\xA9 \xED\x95\x9C \xF0\x9F\x98\x80 \xEE\x80\x80 \xED\x9F\xBF \xF4\x8F\xBF\xBF")));
     assert_true(utf8_valid((slice){NULL, 0}));
     uint32_t cp;
     assert_int_equal(utf8_decode("", 0, &cp), 0);
@@ -62,7 +65,8 @@ static void repaired(const char *in, const char *want)
 
 #define R "\xEF\xBF\xBD"
 
-/* The Unicode standard's own examples of "one per maximal subpart" (section 3.9, tables 3-8 to 3-11). */
+/* The Unicode standard's own examples of "one per maximal subpart" (section 3.9, tables 3-8 to
+ * 3-11). */
 static void bad_bytes_are_replaced_as_unicode_says(void **state UNUSED)
 {
     repaired("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41", R R R R R R R R "A");
