@@ -1,0 +1,83 @@
+/* Shared by the scheduler's files (core.c, plan.c, result.c, outbox.c) and nobody else. */
+#ifndef NUNCHI_MODEL_CORE_INT_H
+#define NUNCHI_MODEL_CORE_INT_H
+
+#include "common/base/map.h"
+#include "model-svc/core.h"
+#include "model-svc/pace.h"
+
+/* A request while it is open. */
+struct generation {
+    struct list link; /* in sched.open */
+    struct gen_request r;
+    arena *a; /* holds r's memory */
+    struct stop_set stops;
+    fair_flow *flow;
+    struct sequence *seqs; /* (r.n_choices) */
+    uint32_t n_open;       /* sequences that have not ended */
+    uint32_t n_in_step;    /* sequences that are part of the step under way */
+    uint32_t n_planned_ids; /* tokens that the step under way will bring */
+    uint64_t credit;
+    bool dead; /* nothing more is sent; freed when no step needs it */
+    bool started, told_cached;
+    uint32_t cached_tokens;
+    uint64_t arrived_us, started_us, first_us, last_us, deadline_us; /* deadline 0: none */
+};
+
+struct outbox;
+
+struct sched {
+    struct sched_config cfg;
+    struct sched_vocab vocab;
+    struct sched_out out;
+    struct pace pace;
+    kvpool *pool;
+    fairq *queue;
+    struct list open;    /* struct generation */
+    map *by_id;          /* (gateway, request) -> struct generation */
+    struct list running; /* struct sequence, by order_before */
+    uint32_t n_running;
+    uint32_t n_waiting; /* requests not started */
+    uint64_t n_arrived;
+    struct outbox *outbox;
+    buf scratch; /* text of one token */
+
+    /* the step under way */
+    bool busy;
+    struct sched_work work;
+    struct engine_row *rows;  /* (step_tokens) */
+    struct engine_seq *seqs;  /* (seqs_max) */
+    struct sequence **members; /* (seqs_max) whose seqs[i] is */
+    struct digest *starts;    /* (seqs_max) hash of the block where each prefill of this step begins */
+    size_t n_starts;
+    struct seq_copy *copies;
+    struct sched_job *jobs;
+    struct sequence **order; /* scratch */
+    size_t n_rows, n_members;
+    uint32_t n_decode_rows;
+    uint64_t steps, preemptions;
+};
+
+/* core.c */
+bool sched_has_credit(const struct generation *g); /* for one more token than planned */
+bool sched_order_before(const struct sequence *a, const struct sequence *b);
+void sched_start_running(sched *s, struct sequence *q);
+/* Takes it off the running list; its blocks go back to the pool. It waits for its turn again, or for credit. */
+void sched_preempt(sched *s, struct sequence *q);
+void sched_end_sequence(sched *s, struct sequence *q, uint64_t now_us);
+/* Ends it with an error (0: silently). Its memory goes when no step needs it. */
+void sched_fail(sched *s, struct generation *g, int err, const struct why *w);
+void sched_reap(sched *s, struct generation *g);
+/* plan.c */
+void sched_admit(sched *s, uint64_t now_us);
+
+/* outbox.c: copies what it is given */
+struct outbox *outbox_new(void);
+void outbox_free(struct outbox *o);
+void outbox_delta(struct outbox *o, uint64_t gateway, const struct sched_delta *d);
+void outbox_done(struct outbox *o, uint64_t gateway, const struct sched_done *d);
+void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *w);
+void outbox_forget(struct outbox *o, uint64_t gateway, uint64_t request); /* request 0: all of the gateway */
+void outbox_flush(struct outbox *o, const struct sched_out *out);
+
+#endif
