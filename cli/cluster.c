@@ -132,7 +132,7 @@ char *cluster_url(const char *given)
     const char *env = getenv("NUNCHI_URL");
     if (env && env[0])
         return slice_dup(slice_str(env));
-    struct cluster c;
+    struct cluster c = {0};
     if (cluster_read(&c, NULL) < 0)
         return slice_dup(slice_str(DEFAULT_URL));
     buf url = {0};

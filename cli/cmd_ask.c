@@ -240,7 +240,7 @@ static int ask(struct ask *a, const char *url, struct why *w)
 
 int cmd_ask(int argc, char **argv)
 {
-    struct ask a = {.max_tokens = 256};
+    struct ask a = {.max_tokens = 256, .question = ""};
     int e = parse(argc, argv, &a);
     if (e != 0)
         return e == 1 ? CLI_OK : e;
