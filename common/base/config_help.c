@@ -24,6 +24,15 @@ static void spaces(buf *out, size_t n)
         buf_put_byte(out, ' ');
 }
 
+/* A space at which no line is broken. */
+#define GLUE '\x1f'
+
+static void put_word(buf *out, slice word)
+{
+    for (size_t i = 0; i < word.n; i++)
+        buf_put_byte(out, word.p[i] == GLUE ? ' ' : (unsigned char)word.p[i]);
+}
+
 /* Appends text at column `at`, going on at column r->left. Columns are counted in code points. */
 static size_t put_wrapped(const struct row *r, size_t at, slice text)
 {
@@ -40,7 +49,7 @@ static size_t put_wrapped(const struct row *r, size_t at, slice text)
             buf_put_byte(r->out, ' ');
             at++;
         }
-        buf_put_slice(r->out, word);
+        put_word(r->out, word);
         at += width;
     }
     return at;
@@ -72,9 +81,12 @@ static void put_facts(const struct opt *o, buf *out)
     char env[128];
     buf_put_byte(out, '[');
     if (o->def && *o->def)
-        buf_printf(out, "default %s; ", o->secret ? "***" : o->def);
+        buf_printf(out, "default%c%s; ", GLUE, o->secret ? "***" : o->def);
     size_t before = out->n;
     opt_print_range(o, out);
+    for (size_t i = before; i < out->n; i++)
+        if (out->p[i] == ' ')
+            out->p[i] = GLUE;
     if (out->n > before)
         buf_put_str(out, "; ");
     config_env_name(o->name, env, sizeof env);

@@ -8,6 +8,8 @@
 #define OPT_SHOWN_MAX 60     /* bytes of a wrong value that an error repeats */
 #define OPT_I64_LIMIT 9.2e18 /* a little less than 2^63: what a fraction of a unit may grow to */
 
+#define RANGE_END_MAX 6 /* bytes: a longer size or time is rounded for --help */
+
 struct unit {
     const char *name;
     uint64_t factor;
@@ -189,6 +191,19 @@ static void print_scaled(int64_t v, const struct unit *units, buf *out)
     buf_printf(out, "%" PRId64 "%s", v / (int64_t)best->factor, best->name);
 }
 
+/* For the ends of a range: 1e12 bytes are 931.3g to a reader, not 976562500k. */
+static void print_about(int64_t v, const struct unit *units, buf *out)
+{
+    const struct unit *best = units;
+    char text[F64_TEXT_MAX];
+    for (const struct unit *u = units; u->name; u++)
+        if (v > 0 && (uint64_t)v / u->factor >= 1)
+            best = u;
+    double tenths = (double)v * 10 / (double)best->factor;
+    buf_put(out, text, f64_text((double)(int64_t)(tenths + 0.5) / 10, text));
+    buf_put_str(out, best->name);
+}
+
 static void print_number(const struct opt *o, double d, int64_t i, buf *out)
 {
     char text[F64_TEXT_MAX];
@@ -248,9 +263,16 @@ void opt_print_range(const struct opt *o, buf *out)
 {
     if (o->type == OPT_STR || o->type == OPT_BOOL || (o->min == 0 && o->max == 0))
         return;
-    print_number(o, o->min, clamp_i64(o->min), out);
-    buf_put_str(out, " to ");
-    print_number(o, o->max, clamp_i64(o->max), out);
+    const double ends[] = {o->min, o->max};
+    for (int i = 0; i < 2; i++) {
+        size_t before = out->n;
+        print_number(o, ends[i], clamp_i64(ends[i]), out);
+        if (o->type != OPT_INT && o->type != OPT_FLOAT && out->n - before > RANGE_END_MAX) {
+            out->n = before;
+            print_about(clamp_i64(ends[i]), o->type == OPT_SIZE ? SIZE_UNITS : MS_UNITS, out);
+        }
+        buf_put_str(out, i == 0 ? " to " : "");
+    }
 }
 
 bool opt_is_set(const struct opt *o, const void *cfg)

@@ -163,6 +163,8 @@ void json_f64(struct json_out *j, double v)
     char text[F64_TEXT_MAX];
     before_value(j);
     buf_put(j->to, text, f64_text(v, text));
+    if (v == 0 && signbit(v))
+        buf_put_str(j->to, ".0"); /* "-0" would be read back as the integer 0 */
 }
 
 void json_bool(struct json_out *j, bool v)

@@ -10,17 +10,20 @@ struct json_doc {
     json_val nodes[]; /* breadth first: the root, its children, theirs … */
 };
 
-/* The parser's sentence without its "near '…'": that would quote the stranger's text. */
+/* The parser's sentence without what quotes the stranger's text: "… near 'x'", "invalid Unicode
+ * escape '\ux'". */
 static int syntax_error(const json_error_t *e, struct why *w)
 {
     if (json_error_code(e) == json_error_out_of_memory)
         return why_set(w, ERR_NOMEM, "", "out of memory");
-    const char *near = strstr(e->text, " near ");
-    int n = near ? (int)(near - e->text) : (int)strlen(e->text);
+    const char *near = strstr(e->text, " near "), *quote = strstr(e->text, " '\\");
+    size_t n = near ? (size_t)(near - e->text) : strlen(e->text);
+    if (quote && (size_t)(quote - e->text) < n)
+        n = (size_t)(quote - e->text);
     const char *where =
         near && strcmp(near, " near end of file") == 0 ? " at the end of the text" : "";
-    return why_set(w, ERR_INVALID, "", "line %d, column %d: %.*s%s", e->line, e->column, n, e->text,
-                   where);
+    return why_set(w, ERR_INVALID, "", "line %d, column %d: %.*s%s", e->line, e->column, (int)n,
+                   e->text, where);
 }
 
 static int check_size(slice text, const struct json_limits *lim, struct why *w)

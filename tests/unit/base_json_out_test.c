@@ -29,12 +29,13 @@ static void a_tree_is_written(void **state UNUSED)
     json_key(&j, "nan");
     json_f64(&j, NAN);
     json_kv_f64(&j, "inf", -INFINITY);
+    json_kv_f64(&j, "zero", -0.0);
     json_obj_end(&j);
     assert_text(
         buf_slice(&b),
         "{\"id\":\"x\",\"none\":null,\"low\":-9223372036854775808,\"high\":18446744073709551615,"
-        "\"f\":0.1,\"t\":true,\"s\":\"a\\\"b\",\"list\":[[],{},null,[1]],\"nan\":null,\"inf\":"
-        "null}");
+        "\"f\":0.1,\"t\":true,\"s\":\"a\\\"b\",\"list\":[[],{},null,[1]],\"nan\":null,\"inf\":null,"
+        "\"zero\":-0.0}");
     buf_clear(&b);
 }
 
