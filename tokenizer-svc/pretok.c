@@ -1,0 +1,189 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "tokenizer-svc/pretok.h"
+
+#include <pcre2.h>
+#include <utf8proc.h>
+
+#define WS "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SHORT_FORMS "'s|'t|'re|'ve|'m|'ll|'d"
+#define OTHERS " ?[^" WS "\\p{L}\\p{N}]+"
+
+#define GPT2 SHORT_FORMS "| ?\\p{L}+| ?\\p{N}+|" OTHERS "|[" WS "]+(?![^" WS "])|[" WS "]+"
+/* Single digits are split off first, then each stretch between them is cut as by GPT-2: spaces before a digit stand
+ * at the end of their stretch. */
+#define SMOLLM "\\p{N}|" SHORT_FORMS "| ?\\p{L}+|" OTHERS "|[" WS "]+(?![^" WS "\\p{N}])|[" WS "]+"
+#define AFTER_GPT4(numbers)                                                                        \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" OTHERS "[\\r\\n]*|"      \
+    "[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])|[" WS "]+"
+
+/* A match of a well-meant pattern takes far less; the limits are for patterns that come from model files later on. */
+#define MATCH_LIMIT 10000000u
+#define HEAP_LIMIT_KIB (64u << 10)
+#define JIT_STACK_FIRST (32u << 10)
+#define JIT_STACK_MAX (1u << 20)
+
+static const struct kind {
+    const char *name;
+    const char *pattern;
+    bool nfc, whole_words;
+} KINDS[] = {
+    {"smollm", SMOLLM, false, false},
+    {"gpt-2", GPT2, false, false},
+    {"gpt2", GPT2, false, false},
+    {"default", GPT2, false, false},
+    {"llama-bpe", AFTER_GPT4("\\p{N}{1,3}"), false, true},
+    {"llama3", AFTER_GPT4("\\p{N}{1,3}"), false, true},
+    {"qwen2", AFTER_GPT4("\\p{N}"), true, false},
+};
+
+struct pretok {
+    const struct kind *kind;
+    pcre2_code *code;
+    bool jit;
+};
+
+struct pretok_match {
+    const pretok *p;
+    pcre2_match_data *data;
+    pcre2_match_context *ctx;
+    pcre2_jit_stack *stack;
+};
+
+static int compile(pretok *p, struct why *w)
+{
+    int err;
+    PCRE2_SIZE at;
+    /* Anchored here, not at match time: there it would switch the JIT off without a word. */
+    p->code = pcre2_compile((PCRE2_SPTR)p->kind->pattern, PCRE2_ZERO_TERMINATED,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &err, &at, NULL);
+    if (!p->code)
+        return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre", "pattern of '%s' does not compile at %zu (error %d)", p->kind->name, at,
+                       err);
+    p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0; /* without: slower, the same words */
+    return 0;
+}
+
+int pretok_new(slice name, pretok **out, struct why *w)
+{
+    *out = NULL;
+    if (name.n == 0)
+        name = SLICE_LIT("gpt-2");
+    for (size_t i = 0; i < ARRAY_LEN(KINDS); i++) {
+        if (!slice_eq_str(name, KINDS[i].name))
+            continue;
+        pretok *p = xcalloc(1, sizeof *p);
+        p->kind = &KINDS[i];
+        int e = compile(p, w);
+        if (e < 0) {
+            pretok_free(p);
+            return e;
+        }
+        *out = p;
+        return 0;
+    }
+    return why_set(w, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "the model wants pre-tokenizer '%.*s', which is not known here",
+                   (int)(name.n < 60 ? name.n : 60), name.p);
+}
+
+void pretok_free(pretok *p)
+{
+    if (!p)
+        return;
+    pcre2_code_free(p->code);
+    free(p);
+}
+
+bool pretok_whole_words(const pretok *p)
+{
+    return p->kind->whole_words;
+}
+
+pretok_match *pretok_match_new(const pretok *p)
+{
+    pretok_match *m = xcalloc(1, sizeof *m);
+    m->p = p;
+    m->data = pcre2_match_data_create(1, NULL);
+    m->ctx = pcre2_match_context_create(NULL);
+    CHECK(m->data && m->ctx);
+    pcre2_set_match_limit(m->ctx, MATCH_LIMIT);
+    pcre2_set_heap_limit(m->ctx, HEAP_LIMIT_KIB);
+    if (p->jit && (m->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MAX, NULL)))
+        pcre2_jit_stack_assign(m->ctx, NULL, m->stack);
+    return m;
+}
+
+void pretok_match_free(pretok_match *m)
+{
+    if (!m)
+        return;
+    pcre2_match_data_free(m->data);
+    pcre2_match_context_free(m->ctx);
+    pcre2_jit_stack_free(m->stack);
+    free(m);
+}
+
+int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why *w)
+{
+    PCRE2_SPTR s = (PCRE2_SPTR)text.p;
+    int rc = PCRE2_ERROR_JIT_STACKLIMIT;
+    if (m->p->jit)
+        rc = pcre2_jit_match(m->p->code, s, text.n, at, 0, m->data, m->ctx);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(m->p->code, s, text.n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data, m->ctx);
+    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
+        return why_set(w, ERR_INVALID, "", "the text cannot be cut into words (error %d)", rc);
+    PCRE2_SIZE *span = pcre2_get_ovector_pointer(m->data);
+    if (rc > 0 && span[1] > at) {
+        *len = span[1] - at;
+        return 0;
+    }
+    uint32_t cp; /* a pattern that leaves something out: that character is a word of its own */
+    *len = utf8_decode(text.p + at, text.n - at, &cp);
+    return *len > 0 ? 0 : why_set(w, ERR_INVALID, "", "the text is not UTF-8");
+}
+
+/* 0: nothing beyond ASCII, which is in normal form. 1: look closer. */
+static int marks_fit(slice text, struct why *w)
+{
+    int beyond = 0;
+    size_t pile = 0;
+    for (size_t i = 0, n; i < text.n; i += n) {
+        utf8proc_int32_t cp;
+        if ((unsigned char)text.p[i] < 0x80) {
+            n = 1;
+            pile = 0;
+            continue;
+        }
+        utf8proc_ssize_t got = utf8proc_iterate((const utf8proc_uint8_t *)text.p + i, (utf8proc_ssize_t)(text.n - i), &cp);
+        if (got <= 0)
+            return why_set(w, ERR_INVALID, "", "the text is not UTF-8");
+        n = (size_t)got;
+        beyond = 1;
+        pile = utf8proc_get_property(cp)->combining_class ? pile + 1 : 0;
+        if (pile > PRETOK_MARKS_MAX)
+            return why_set(w, ERR_INVALID, "", "more than %d combining marks in a row", PRETOK_MARKS_MAX);
+    }
+    return beyond;
+}
+
+int pretok_normal(const pretok *p, slice text, buf *keep, slice *out, struct why *w)
+{
+    *out = text;
+    if (!p->kind->nfc)
+        return 0;
+    int e = marks_fit(text, w);
+    if (e <= 0)
+        return e;
+    utf8proc_uint8_t *nfc = NULL;
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n, &nfc,
+                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    if (n < 0)
+        return why_set(w, n == UTF8PROC_ERROR_NOMEM ? ERR_NOMEM : ERR_INVALID, "", "the text cannot be normalised");
+    buf_reset(keep);
+    e = buf_try_reserve(keep, (size_t)n);
+    if (e == 0)
+        buf_put(keep, nfc, (size_t)n);
+    free(nfc);
+    *out = buf_slice(keep);
+    return e;
+}
