@@ -1,5 +1,6 @@
 /* Options of a program from one table: each is a flag (--kv-blocks), an environment variable
  * (NUNCHI_KV_BLOCKS), and a line in a file (kv-blocks = 1024). Flag beats environment beats file beats default.
+ * An empty environment variable counts as unset; a line of the file may quote its value and # begins a comment line.
  * The table also makes --help, range checks and the "effective configuration" log line. */
 #ifndef NUNCHI_CONFIG_H
 #define NUNCHI_CONFIG_H

@@ -15,10 +15,12 @@ struct arg {
 };
 
 /* argv[*i] is the next argument; advances *i. 1: *out is filled; 0: the end; or an error. */
-int arg_next(const struct config_spec *spec, int argc, char **argv, int *i, struct arg *out, struct why *w) MUST_USE;
+int arg_next(const struct config_spec *spec, int argc, char **argv, int *i, struct arg *out,
+             struct why *w) MUST_USE;
 /* NULL if the table has no such row. */
 const struct opt *opt_find(const struct config_spec *spec, slice name);
 /* ERR_INVALID that names the nearest option; `prefix` is "--" or "". */
-int opt_unknown(const struct config_spec *spec, slice name, const char *prefix, const char *where, struct why *w);
+int opt_unknown(const struct config_spec *spec, slice name, const char *prefix, const char *where,
+                struct why *w);
 
 #endif

@@ -124,7 +124,7 @@ static enum config_verdict load(const struct config_spec *spec, int argc, char *
     int rc = r->path ? read_file(r->path, &file, &w) : 0;
     if (rc < 0) {
         verdict = complain(spec, r->path, &w);
-    } else if ((rc = config_parse(spec, argc, argv, environ, buf_slice(&file), cfg, &w)) < 0) {
+    } else if (config_parse(spec, argc, argv, environ, buf_slice(&file), cfg, &w) < 0) {
         /* Only errors of the file begin with a line number. */
         verdict = complain(
             spec, slice_starts(slice_str(w.text), SLICE_LIT("line ")) ? r->path : NULL, &w);

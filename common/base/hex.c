@@ -28,6 +28,6 @@ int hex_decode(slice s, void *out, size_t n)
             return ERR_INVALID; /* before *out is touched */
     unsigned char *b = out;
     for (size_t i = 0; i < n; i++)
-        b[i] = (unsigned char)(digit(s.p[2 * i]) << 4 | digit(s.p[2 * i + 1]));
+        b[i] = (unsigned char)((unsigned)digit(s.p[2 * i]) << 4 | (unsigned)digit(s.p[2 * i + 1]));
     return 0;
 }

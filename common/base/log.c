@@ -216,13 +216,10 @@ void log_event(enum log_level lvl, const char *msg, ...)
     size_t n = 0;
     va_list ap;
     va_start(ap, msg);
-    for (;;) {
-        struct log_field f = va_arg(ap, struct log_field);
-        if (f.kind == LOG_F_END)
-            break;
-        CHECK(n < LOG_FIELDS_MAX);
+    struct log_field f = va_arg(ap, struct log_field);
+    for (; f.kind != LOG_F_END && n < LOG_FIELDS_MAX; f = va_arg(ap, struct log_field))
         fields[n++] = f;
-    }
+    CHECK(f.kind == LOG_F_END);
     va_end(ap);
     log_fields(lvl, msg, fields, n);
 }

@@ -27,8 +27,8 @@ struct loop_timer {
 
 loop *loop_new(void); /* aborts if the kernel refuses */
 void loop_free(loop *l);
-int loop_run(loop *l);   /* until loop_stop; returns the exit code given to it */
-void loop_stop(loop *l, int exit_code);
+int loop_run(loop *l);   /* until loop_stop; returns the exit code given to it. A stopped loop stays stopped. */
+void loop_stop(loop *l, int exit_code); /* the last exit code given counts */
 bool loop_stopping(const loop *l);
 uint64_t loop_now_us(const loop *l); /* the time at the start of this round */
 void loop_turn(loop *l, uint64_t max_wait_us); /* one round; for tests and nested waits */
@@ -46,7 +46,7 @@ void loop_timer_cancel(loop *l, struct loop_timer *t); /* harmless if not set */
 void *loop_prepare_add(loop *l, loop_prepare_fn fn, void *ctx);
 void loop_prepare_del(loop *l, void *handle);
 
-/* Thread-safe: runs fn(ctx) on the loop's thread, in order. */
+/* Thread-safe: runs fn(ctx) on the loop's thread, in order. What is still waiting when the loop is freed never runs. */
 void loop_post(loop *l, loop_fn fn, void *ctx);
 
 /* Blocks the signals and delivers them here through a signalfd. Call before any thread is made. */

@@ -1,5 +1,6 @@
 /* A hash map from short byte-string or u64 keys to pointers: open addressing, seeded hash, amortised O(1).
- * Keys are copied; values are borrowed. Iteration order is not defined. */
+ * Keys are copied; values are borrowed. Iteration order is not defined. A u64 key is its 8 bytes: do not mix it with
+ * byte strings of that length in one map. */
 #ifndef NUNCHI_MAP_H
 #define NUNCHI_MAP_H
 

@@ -7,11 +7,12 @@
 /* Longer words are not compared: the cost is quadratic and the word a stranger's. */
 #define NEAREST_WORD_MAX 64
 
-/* Edits (insert, delete, replace, swap of neighbours) between a and b; SIZE_MAX if one is too long. */
+/* Edits (insert, delete, replace, swap of neighbours) between a and b; SIZE_MAX if one is too long.
+ */
 size_t text_distance(slice a, slice b);
 
-/* struct nearest n; nearest_init(&n, word); nearest_offer(&n, name) for each; then n.name, or NULL when
- * nothing is alike. Names are borrowed. */
+/* struct nearest n; nearest_init(&n, word); nearest_offer(&n, name) for each; then n.name, or NULL
+ * when nothing is alike. Names are borrowed. */
 struct nearest {
     slice word;
     const char *name;

@@ -25,7 +25,7 @@ bool slice_eq_secret(slice a, slice b); /* time depends on the lengths alone */
 int slice_u64(slice a, uint64_t *out) MUST_USE;  /* decimal, whole slice; ERR_INVALID on anything else */
 int slice_f64(slice a, double *out) MUST_USE;    /* locale-independent; ERR_INVALID on nan, inf, trailing text */
 char *slice_dup(slice a); /* NUL-terminated copy; caller frees; aborts without memory */
-/* Takes the text up to the next `sep` off *rest; false at the end. */
+/* Takes the text up to the next `sep` off *rest; false at the end. "a," has two pieces and "" has one. */
 bool slice_split(slice *rest, char sep, slice *piece);
 
 typedef struct buf {

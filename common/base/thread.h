@@ -12,8 +12,11 @@ int thread_cpus(void);
 typedef struct workq workq;
 /* Runs work(ctx) on one of n_threads, then done(ctx) on the loop's thread. */
 workq *workq_new(loop *l, int n_threads, const char *name);
-/* ERR_BUSY when max_queued jobs wait already: then neither function is called. */
+/* ERR_BUSY when max_queued jobs wait already: then neither function is called. A job that an idle thread can take
+ * does not wait; with max_queued 0 a job is accepted only if a thread is idle. */
 int workq_add(workq *q, size_t max_queued, void (*work)(void *ctx), void (*done)(void *ctx), void *ctx) MUST_USE;
-void workq_free(workq *q); /* waits for running jobs; done() of finished ones is still delivered by the loop */
+/* Every job that was accepted is worked on first, also those that still wait; their done() is delivered by the
+ * loop's next round, so the loop must outlive the queue. NULL is allowed. */
+void workq_free(workq *q);
 
 #endif

@@ -16,6 +16,10 @@ static int syntax_error(const json_error_t *e, struct why *w)
 {
     if (json_error_code(e) == json_error_out_of_memory)
         return why_set(w, ERR_NOMEM, "", "out of memory");
+    if (json_error_code(e) == json_error_null_character)
+        return why_set(w, ERR_INVALID, "",
+                       "line %d, column %d: an escaped NUL character is not allowed", e->line,
+                       e->column);
     const char *near = strstr(e->text, " near "), *quote = strstr(e->text, " '\\");
     size_t n = near ? (size_t)(near - e->text) : strlen(e->text);
     if (quote && (size_t)(quote - e->text) < n)

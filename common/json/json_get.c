@@ -179,7 +179,7 @@ int json_need_arr(const json_val *v, size_t min_len, size_t max_len, struct why 
 
 static int str_within(const json_val *v, size_t max_bytes, slice *out, struct why *w)
 {
-    slice s;
+    slice s = {NULL, 0};
     int rc = json_to_str(v, &s, w);
     if (rc < 0)
         return rc;
@@ -203,7 +203,7 @@ int json_req(const json_val *obj, const char *key, const json_val **out, struct 
 
 int json_req_str(const json_val *obj, const char *key, size_t max_bytes, slice *out, struct why *w)
 {
-    const json_val *v;
+    const json_val *v = NULL;
     int rc = json_req(obj, key, &v, w);
     return rc < 0 ? rc : str_within(v, max_bytes, out, w);
 }

@@ -92,7 +92,10 @@ static void against_a_plain_list(void **state UNUSED)
         for (int i = 0; i < N; i++)
             if (t[i].t.heap_index && t[i].t.at_us < least)
                 least = t[i].t.at_us;
-        if (least != timers_next_us(&heap))
+        bool fine = least == timers_next_us(&heap);
+        for (size_t i = 2; i <= heap.n; i++)
+            fine = fine && heap.heap[i / 2]->at_us <= heap.heap[i]->at_us;
+        if (!fine)
             fail_msg("round %d", round);
     }
 }

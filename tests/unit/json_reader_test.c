@@ -97,7 +97,7 @@ static void nul_only_if_asked_for(void **state UNUSED)
 {
     struct json_limits nul = LIM;
     nul.allow_nul = true;
-    refused("[\"a\\u0000b\"]", "u0000");
+    refused("[\"a\\u0000b\"]", "an escaped NUL character is not allowed");
     refused_with(SLICE_LIT("[\"a\0b\"]"), &nul, ERR_INVALID, "line 1");
     refused_with(SLICE_LIT("[1]\0"), &nul, ERR_INVALID, "line 1");
     refused_with(SLICE_LIT("{\"a\\u0000b\":1}"), &nul, ERR_INVALID, "line 1");
@@ -109,15 +109,24 @@ static void nul_only_if_asked_for(void **state UNUSED)
 
 static void an_error_never_quotes_the_text(void **state UNUSED)
 {
-    static const char *const SECRET[] = {
-        "{\"a\": hunter2}",    "[hunter2]",        "{\"hunter2\":1,\"hunter2\":2}",
-        "[\"x\" hunter2]",     "hunter2",          "{\"hunter2\" 1}",
-        "[\"hunter2",          "[\"hunter2\\q\"]", "[1hunter2]",
-        "[\"hunter2\xFF\"]",   "[1] hunter2",      "[\"\\uhunt\"]",
-        "[\"\\ud800\\uhunt\"]"};
+    static const char *const SECRET[] = {"{\"a\": hunter2}",
+                                         "[hunter2]",
+                                         "{\"hunter2\":1,\"hunter2\":2}",
+                                         "[\"x\" hunter2]",
+                                         "hunter2",
+                                         "{\"hunter2\" 1}",
+                                         "[\"hunter2",
+                                         "[\"hunter2\\q\"]",
+                                         "[1hunter2]",
+                                         "[\"hunter2\xFF\"]",
+                                         "[1] hunter2",
+                                         "[\"\\uhunt\"]",
+                                         "[\"\\ud800\\u0041\"]",
+                                         "[\"\\ud800\\uhunt\"]"};
     for (size_t i = 0; i < ARRAY_LEN(SECRET); i++) {
         refused(SECRET[i], "line 1");
         assert_null(strstr(why.text, "hunt"));
+        assert_null(strstr(why.text, "\\u"));
         assert_null(strstr(why.text, "near"));
     }
 }
