@@ -13,9 +13,8 @@
 #include "common/base/list.h"
 #include "common/base/timers.h"
 
-#define LOOP_EVENTS_MAX                                                                            \
-    64 /* taken from the kernel at once; what is left comes in the next round                      \
-        */
+/* Taken from the kernel at once; what is left comes in the next round. */
+#define LOOP_EVENTS_MAX 64
 #define LOOP_WAIT_MAX_US ((uint64_t)60 * 60 * 1000000)
 #define LOOP_SIGNALS 65
 
