@@ -1,12 +1,15 @@
 /* The scheduler's calls in: requests, cancels, credit, gateways that go, deadlines. */
 #include "model-svc/core_int.h"
 
-/* Shares of the flows: an urgent request's client gets 16 tokens computed where a batch job's gets 1. */
+/* Shares of the flows: an urgent request's client gets 16 tokens computed where a batch job's
+ * gets 1. */
 static const uint32_t WEIGHTS[] = {1, 4, 16};
 
-sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words, const struct sched_out *out)
+sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words,
+                 const struct sched_out *out)
 {
-    CHECK(cfg->seqs_max > 0 && cfg->seqs_max <= cfg->step_tokens && cfg->step_tokens <= ENGINE_ROWS_MAX);
+    CHECK(cfg->seqs_max > 0 && cfg->seqs_max <= cfg->step_tokens &&
+          cfg->step_tokens <= ENGINE_ROWS_MAX);
     CHECK(cfg->n_context <= (uint64_t)cfg->n_blocks * ENGINE_BLOCK_TOKENS);
     sched *s = xcalloc(1, sizeof *s);
     s->cfg = *cfg;
@@ -82,7 +85,8 @@ void sched_free(sched *s)
     free(s);
 }
 
-/* ---- states of a sequence --------------------------------------------------------------------------------------- */
+/* ---- states of a sequence
+ * --------------------------------------------------------------------------------------- */
 
 bool sched_has_credit(const struct generation *g)
 {
@@ -135,7 +139,9 @@ void sched_preempt(sched *s, struct sequence *q)
     wait_for_turn(s, q);
 }
 
-/* ---- ends -------------------------------------------------------------------------------------------------------- */
+/* ---- ends
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static void close_generation(sched *s, struct generation *g)
 {
@@ -205,9 +211,12 @@ void sched_end_sequence(sched *s, struct sequence *q, uint64_t now_us)
         finish(s, g);
 }
 
-/* ---- calls in ------------------------------------------------------------------------------------------------------ */
+/* ---- calls in
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-/* Brings stop strings to where the ids so far left them. 1: the answer had ended with the last of them. */
+/* Brings stop strings to where the ids so far left them. 1: the answer had ended with the last of
+ * them. */
 static int replay(sched *s, struct sequence *q, struct why *w)
 {
     for (uint32_t i = 0; i < q->n_ids; i++) {
@@ -215,12 +224,14 @@ static int replay(sched *s, struct sequence *q, struct why *w)
         int hit = -1;
         if (!end) {
             buf_reset(&s->scratch);
-            hit = stops_feed(&q->gen->stops, &q->stop, s->vocab.text(s->vocab.ctx, q->ids[i]), &s->scratch);
+            hit = stops_feed(&q->gen->stops, &q->stop, s->vocab.text(s->vocab.ctx, q->ids[i]),
+                             &s->scratch);
         }
         if (!end && hit < 0)
             continue;
         if (i + 1 < q->n_ids)
-            return why_set(w, ERR_INVALID, "choices", "the ids of choice %u go on after the answer's end", q->choice);
+            return why_set(w, ERR_INVALID, "choices",
+                           "the ids of choice %u go on after the answer's end", q->choice);
         q->end = SEQ_STOP;
         if (hit < 0)
             q->end_text = stops_held(&q->stop);
@@ -306,8 +317,8 @@ static void enqueue(sched *s, struct generation *g)
         finish(s, g);
 }
 
-int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, arena *a, uint32_t *retry_ms,
-                       struct why *w)
+int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, arena *a,
+                       uint32_t *retry_ms, struct why *w)
 {
     *retry_ms = 0;
     struct generation *old = find(s, r->gateway, r->request);
@@ -315,7 +326,9 @@ int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, a
         return why_set(w, ERR_EXISTS, "request", "this request is here already");
     if (s->n_waiting >= s->cfg.queue_max) {
         *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s));
-        return why_set(w, ERR_BUSY, "", "%u requests wait already, which is the most this worker lets wait", s->n_waiting);
+        return why_set(w, ERR_BUSY, "",
+                       "%u requests wait already, which is the most this worker lets wait",
+                       s->n_waiting);
     }
     struct generation *g = new_generation(s, now_us, r);
     int err = replay_all(s, g, w);
@@ -371,7 +384,10 @@ uint64_t sched_tick(sched *s, uint64_t now_us)
             continue;
         if (g->deadline_us <= now_us) {
             struct why w;
-            sched_fail(s, g, why_set(&w, ERR_TIMEOUT, "", "not done within the request's %u ms", g->r.deadline_ms), &w);
+            sched_fail(s, g,
+                       why_set(&w, ERR_TIMEOUT, "", "not done within the request's %u ms",
+                               g->r.deadline_ms),
+                       &w);
         } else if (g->deadline_us < next) {
             next = g->deadline_us;
         }

@@ -1,7 +1,8 @@
-/* The scheduler: requests in, steps for the engine out, results in, deltas out. Continuous batching: a step is the next
- * token of every running sequence and, within a budget of rows and measured time, chunks of prompts; sequences join
- * and leave between steps. It touches neither sockets nor the engine nor a clock, and draws no random numbers: what it
- * answers is a function of the requests alone, however they are batched, preempted or moved. One thread. */
+/* The scheduler: requests in, steps for the engine out, results in, deltas out. Continuous
+ * batching: a step is the next token of every running sequence and, within a budget of rows and
+ * measured time, chunks of prompts; sequences join and leave between steps. It touches neither
+ * sockets nor the engine nor a clock, and draws no random numbers: what it answers is a function of
+ * the requests alone, however they are batched, preempted or moved. One thread. */
 #ifndef NUNCHI_MODEL_CORE_H
 #define NUNCHI_MODEL_CORE_H
 
@@ -13,8 +14,9 @@ typedef struct sched sched;
 /* What ids mean. Functions of the id alone; slices live as long as the scheduler. */
 struct sched_vocab {
     void *ctx;
-    slice (*text)(void *ctx, int32_t id);  /* its part of an answer: empty for control tokens */
-    slice (*bytes)(void *ctx, int32_t id); /* what it stands for, control tokens literally: for logprobs */
+    slice (*text)(void *ctx, int32_t id); /* its part of an answer: empty for control tokens */
+    slice (*bytes)(void *ctx,
+                   int32_t id); /* what it stands for, control tokens literally: for logprobs */
     bool (*is_end)(void *ctx, int32_t id);
     const int32_t *ends;
     size_t n_ends;
@@ -22,11 +24,11 @@ struct sched_vocab {
 };
 
 struct sched_config {
-    uint32_t n_blocks;    /* of the engine's KV */
-    uint32_t n_context;   /* tokens of one sequence; at most what n_blocks hold */
-    uint32_t seqs_max;    /* running at once; at most step_tokens */
-    uint32_t step_tokens; /* rows of one step */
-    uint32_t queue_max;   /* requests waiting for their first step; more are refused */
+    uint32_t n_blocks;       /* of the engine's KV */
+    uint32_t n_context;      /* tokens of one sequence; at most what n_blocks hold */
+    uint32_t seqs_max;       /* running at once; at most step_tokens */
+    uint32_t step_tokens;    /* rows of one step */
+    uint32_t queue_max;      /* requests waiting for their first step; more are refused */
     uint64_t step_target_us; /* a step should take no longer while answers are running */
     struct digest weights;
 };
@@ -40,7 +42,7 @@ struct sched_delta {
     size_t n_ids;
     slice text;
     const struct sampled *logprobs; /* (n_ids), or NULL when not asked for */
-    uint32_t cached_tokens; /* in the first delta of a request */
+    uint32_t cached_tokens;         /* in the first delta of a request */
 };
 
 struct sched_end {
@@ -61,18 +63,20 @@ struct sched_done {
 /* The outbox: called by sched_flush alone, in the order things happened for a request. */
 struct sched_out {
     void *ctx;
-    void (*deltas)(void *ctx, uint64_t gateway, const struct sched_delta *d, size_t n); /* all of one gateway's of a step */
+    void (*deltas)(void *ctx, uint64_t gateway, const struct sched_delta *d,
+                   size_t n); /* all of one gateway's of a step */
     void (*done)(void *ctx, uint64_t gateway, const struct sched_done *d);
-    void (*error)(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *w);
+    void (*error)(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                  const struct why *w);
 };
 
-/* What a step asks of the engine, in this order: the copies, the rows, the sampling. Everything it points to stays as it
- * is until sched_result. */
+/* What a step asks of the engine, in this order: the copies, the rows, the sampling. Everything it
+ * points to stays as it is until sched_result. */
 struct sched_job {
     uint32_t row; /* whose logits */
     const struct sample_params *params;
-    struct sample_input in;  /* logits: to be filled in */
-    struct sampled out;      /* the answer */
+    struct sample_input in; /* logits: to be filled in */
+    struct sampled out;     /* the answer */
 };
 
 struct sched_work {
@@ -83,37 +87,41 @@ struct sched_work {
     size_t n_jobs;
 };
 
-sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words, const struct sched_out *out);
+sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words,
+                 const struct sched_out *out);
 void sched_free(sched *s); /* ends nothing, sends nothing; no step may be under way */
 
-/* Takes the request, and the arena it lies in, when it returns 0. ERR_BUSY: the queue is full, *retry_ms says when to
- * try again. ERR_EXISTS: this request and attempt are here already (a newer attempt replaces an older one). ERR_INVALID:
- * ids that go on after the answer's end. */
-int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, arena *a, uint32_t *retry_ms,
-                       struct why *w) MUST_USE;
+/* Takes the request, and the arena it lies in, when it returns 0. ERR_BUSY: the queue is full,
+ * *retry_ms says when to try again. ERR_EXISTS: this request and attempt are here already (a newer
+ * attempt replaces an older one). ERR_INVALID: ids that go on after the answer's end. */
+int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, arena *a,
+                       uint32_t *retry_ms, struct why *w) MUST_USE;
 /* These ignore what is not open. */
 void sched_cancel(sched *s, uint64_t gateway, uint64_t request);
 void sched_credit(sched *s, uint64_t gateway, uint64_t request, uint64_t tokens);
 void sched_gateway_gone(sched *s, uint64_t gateway);
-/* Ends what is over its deadline. Returns when to be called next; UINT64_MAX: no deadline is open. */
+/* Ends what is over its deadline. Returns when to be called next; UINT64_MAX: no deadline is open.
+ */
 uint64_t sched_tick(sched *s, uint64_t now_us);
 
 /* The next step, or NULL when nothing can be computed. Then no other until its result is in. */
 struct sched_work *sched_plan(sched *s, uint64_t now_us);
-/* The step is computed (err 0) or failed (its requests end with the error). took_us: measured by who computed it. */
+/* The step is computed (err 0) or failed (its requests end with the error). took_us: measured by
+ * who computed it. */
 void sched_result(sched *s, uint64_t now_us, int err, const struct why *w, uint64_t took_us);
-/* Sends what results, ticks and refusals left in the outbox. To be called after the next step is on its way. */
+/* Sends what results, ticks and refusals left in the outbox. To be called after the next step is on
+ * its way. */
 void sched_flush(sched *s);
 
 struct sched_load {
-    uint32_t running, queued; /* requests */
-    uint64_t queued_tokens;   /* still to prefill, running ones included */
-    uint32_t blocks, blocks_free; /* free: could be taken now */
+    uint32_t running, queued;             /* requests */
+    uint64_t queued_tokens;               /* still to prefill, running ones included */
+    uint32_t blocks, blocks_free;         /* free: could be taken now */
     uint32_t prefill_tok_s, decode_tok_s; /* 0: not measured yet */
     uint64_t steps, preemptions;
 };
 struct sched_load sched_load_now(const sched *s);
-size_t sched_open(const sched *s);                         /* requests open */
+size_t sched_open(const sched *s); /* requests open */
 size_t sched_open_of(const sched *s, uint64_t gateway);
 
 #endif

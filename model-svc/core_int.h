@@ -13,9 +13,9 @@ struct generation {
     arena *a; /* holds r's memory */
     struct stop_set stops;
     fair_flow *flow;
-    struct sequence *seqs; /* (r.n_choices) */
-    uint32_t n_open;       /* sequences that have not ended */
-    uint32_t n_in_step;    /* sequences that are part of the step under way */
+    struct sequence *seqs;  /* (r.n_choices) */
+    uint32_t n_open;        /* sequences that have not ended */
+    uint32_t n_in_step;     /* sequences that are part of the step under way */
     uint32_t n_planned_ids; /* tokens that the step under way will bring */
     uint64_t credit;
     bool dead; /* nothing more is sent; freed when no step needs it */
@@ -45,10 +45,10 @@ struct sched {
     /* the step under way */
     bool busy;
     struct sched_work work;
-    struct engine_row *rows;  /* (step_tokens) */
-    struct engine_seq *seqs;  /* (seqs_max) */
+    struct engine_row *rows;   /* (step_tokens) */
+    struct engine_seq *seqs;   /* (seqs_max) */
     struct sequence **members; /* (seqs_max) whose seqs[i] is */
-    struct digest *starts;    /* (seqs_max) hash of the block where each prefill of this step begins */
+    struct digest *starts; /* (seqs_max) hash of the block where each prefill of this step begins */
     size_t n_starts;
     struct seq_copy *copies;
     struct sched_job *jobs;
@@ -62,7 +62,8 @@ struct sched {
 bool sched_has_credit(const struct generation *g); /* for one more token than planned */
 bool sched_order_before(const struct sequence *a, const struct sequence *b);
 void sched_start_running(sched *s, struct sequence *q);
-/* Takes it off the running list; its blocks go back to the pool. It waits for its turn again, or for credit. */
+/* Takes it off the running list; its blocks go back to the pool. It waits for its turn again, or
+ * for credit. */
 void sched_preempt(sched *s, struct sequence *q);
 void sched_end_sequence(sched *s, struct sequence *q, uint64_t now_us);
 /* Ends it with an error (0: silently). Its memory goes when no step needs it. */
@@ -76,8 +77,10 @@ struct outbox *outbox_new(void);
 void outbox_free(struct outbox *o);
 void outbox_delta(struct outbox *o, uint64_t gateway, const struct sched_delta *d);
 void outbox_done(struct outbox *o, uint64_t gateway, const struct sched_done *d);
-void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *w);
-void outbox_forget(struct outbox *o, uint64_t gateway, uint64_t request); /* request 0: all of the gateway */
+void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                  const struct why *w);
+void outbox_forget(struct outbox *o, uint64_t gateway,
+                   uint64_t request); /* request 0: all of the gateway */
 void outbox_flush(struct outbox *o, const struct sched_out *out);
 
 #endif

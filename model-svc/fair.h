@@ -1,6 +1,7 @@
-/* Who is next: weighted fair queueing. A flow is one client at one priority; it has a virtual time that grows with the
- * tokens computed for it, divided by its weight. The waiting entry of the flow that has had least comes first; inside
- * a flow, first come, first served. No flow starves, and one that was idle gets no credit for it. One thread. */
+/* Who is next: weighted fair queueing. A flow is one client at one priority; it has a virtual time
+ * that grows with the tokens computed for it, divided by its weight. The waiting entry of the flow
+ * that has had least comes first; inside a flow, first come, first served. No flow starves, and one
+ * that was idle gets no credit for it. One thread. */
 #ifndef NUNCHI_MODEL_FAIR_H
 #define NUNCHI_MODEL_FAIR_H
 
@@ -27,7 +28,7 @@ void fairq_charge(fair_flow *f, uint64_t tokens);
 
 /* front: before the others of its flow (it had begun before and was put back). */
 void fairq_push(fairq *q, fair_flow *f, struct fair_entry *e, bool front);
-struct fair_entry *fairq_head(const fairq *q); /* stays in; NULL when nothing waits */
+struct fair_entry *fairq_head(const fairq *q);     /* stays in; NULL when nothing waits */
 void fairq_remove(fairq *q, struct fair_entry *e); /* harmless if not queued */
 size_t fairq_len(const fairq *q);
 

@@ -1,4 +1,5 @@
-/* What is to be sent after the next step is on its way: one batch of deltas per gateway, then ends and errors. */
+/* What is to be sent after the next step is on its way: one batch of deltas per gateway, then ends
+ * and errors. */
 #include "model-svc/core_int.h"
 
 struct note {
@@ -83,7 +84,8 @@ void outbox_done(struct outbox *o, uint64_t gateway, const struct sched_done *d)
     n->done.ends = ends;
 }
 
-void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *w)
+void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                  const struct why *w)
 {
     struct note *n = add_note(o, gateway, request);
     n->kind = NOTE_ERROR;
@@ -129,7 +131,8 @@ void outbox_flush(struct outbox *o, const struct sched_out *out)
         if (n->kind == NOTE_DONE)
             out->done(out->ctx, n->gateway, &n->done);
         else if (n->kind == NOTE_ERROR)
-            out->error(out->ctx, n->gateway, n->request, n->error.attempt, n->error.err, &n->error.why);
+            out->error(out->ctx, n->gateway, n->request, n->error.attempt, n->error.err,
+                       &n->error.why);
     }
     o->n = 0;
     arena_reset(o->a);

@@ -1,6 +1,7 @@
 #include "model-svc/pace.h"
 
-/* Weight of the newest measurement: a change of load shows after a few steps, one slow step does not mislead. */
+/* Weight of the newest measurement: a change of load shows after a few steps, one slow step does
+ * not mislead. */
 #define NEWEST 0.2
 /* With nobody waiting for the next token, larger steps are allowed: they prefill more cheaply. */
 #define IDLE_FACTOR 2.0
@@ -34,7 +35,9 @@ uint32_t pace_prefill_rows(const struct pace *p, uint32_t decode_rows)
     if (decode_rows == 0)
         left *= IDLE_FACTOR;
     left -= p->decode_row_us * decode_rows;
-    double rows = p->prefill_row_us > 0 ? left / p->prefill_row_us : decode_rows > 0 ? FIRST_ROWS : p->rows_max;
+    double rows = p->prefill_row_us > 0 ? left / p->prefill_row_us
+                  : decode_rows > 0     ? FIRST_ROWS
+                                        : p->rows_max;
     if (rows < PACE_ROWS_MIN)
         rows = PACE_ROWS_MIN;
     return rows > p->rows_max ? p->rows_max : (uint32_t)rows;
@@ -57,7 +60,8 @@ uint32_t pace_decode_rate(const struct pace *p)
 
 uint32_t pace_retry_ms(const struct pace *p, uint64_t queued_tokens)
 {
-    double ms = (double)queued_tokens * (p->prefill_row_us > 0 ? p->prefill_row_us : 1000.0) / 1000.0;
+    double ms =
+        (double)queued_tokens * (p->prefill_row_us > 0 ? p->prefill_row_us : 1000.0) / 1000.0;
     if (ms < RETRY_MIN_MS)
         return RETRY_MIN_MS;
     return ms > RETRY_MAX_MS ? RETRY_MAX_MS : (uint32_t)ms;

@@ -1,5 +1,5 @@
-/* What steps cost, measured: how many prompt tokens may ride along without making running answers wait too long, what
- * to promise in heartbeats, and when to tell a refused client to come back. */
+/* What steps cost, measured: how many prompt tokens may ride along without making running answers
+ * wait too long, what to promise in heartbeats, and when to tell a refused client to come back. */
 #ifndef NUNCHI_MODEL_PACE_H
 #define NUNCHI_MODEL_PACE_H
 
@@ -9,13 +9,14 @@
 struct pace {
     uint64_t target_us; /* a step should not take longer while answers are running */
     uint32_t rows_max;
-    double decode_us;        /* of a step of decodes alone; 0: not measured yet */
-    double decode_row_us;    /* the same per row */
-    double prefill_row_us;   /* what one more prompt row adds */
+    double decode_us;      /* of a step of decodes alone; 0: not measured yet */
+    double decode_row_us;  /* the same per row */
+    double prefill_row_us; /* what one more prompt row adds */
 };
 
 void pace_step(struct pace *p, uint32_t decode_rows, uint32_t prefill_rows, uint64_t took_us);
-/* Prompt rows for a step with so many decodes: at least PACE_ROWS_MIN (progress), at most rows_max. */
+/* Prompt rows for a step with so many decodes: at least PACE_ROWS_MIN (progress), at most rows_max.
+ */
 #define PACE_ROWS_MIN 16
 uint32_t pace_prefill_rows(const struct pace *p, uint32_t decode_rows);
 uint32_t pace_prefill_rate(const struct pace *p); /* tokens per second; 0: not measured yet */

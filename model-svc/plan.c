@@ -1,4 +1,5 @@
-/* What the next step computes: who joins, the next token of everybody running, then chunks of prompts. */
+/* What the next step computes: who joins, the next token of everybody running, then chunks of
+ * prompts. */
 #include "model-svc/core_int.h"
 
 static struct sequence *seq_of(struct list *it)
@@ -11,7 +12,9 @@ static uint32_t left_of(const struct sequence *q)
     return sequence_total(q) - q->n_computed;
 }
 
-/* ---- joining ------------------------------------------------------------------------------------------------------- */
+/* ---- joining
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 /* Another choice of the same request that has the whole prompt in its blocks. */
 static const struct sequence *sibling_with_prompt(const struct sequence *q)
@@ -29,7 +32,8 @@ static void take_what_is_computed(sched *s, struct sequence *q)
 {
     struct generation *g = q->gen;
     uint32_t before = q->n_computed;
-    const struct sequence *sibling = q->n_computed < q->n_prompt - 1 ? sibling_with_prompt(q) : NULL;
+    const struct sequence *sibling =
+        q->n_computed < q->n_prompt - 1 ? sibling_with_prompt(q) : NULL;
     if (sibling)
         sequence_share_prompt(q, sibling, s->pool);
     else
@@ -111,9 +115,12 @@ void sched_admit(sched *s, uint64_t now_us)
     }
 }
 
-/* ---- room ---------------------------------------------------------------------------------------------------------- */
+/* ---- room
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
-/* Whose blocks go when q needs one: somebody not in this step, without credit or behind q, from the end. */
+/* Whose blocks go when q needs one: somebody not in this step, without credit or behind q, from the
+ * end. */
 static struct sequence *victim_for(sched *s, const struct sequence *q)
 {
     struct sequence *behind = NULL;
@@ -146,7 +153,9 @@ static uint32_t make_room(sched *s, struct sequence *q, uint32_t until)
     }
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------- */
+/* ---- rows
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static void add_job(sched *s, struct sequence *q, uint32_t row)
 {
@@ -209,7 +218,9 @@ static void plan_decodes(sched *s)
     s->n_decode_rows = (uint32_t)s->n_rows;
 }
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------- */
+/* ---- prompts
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static int by_service(const void *x, const void *y)
 {

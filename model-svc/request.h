@@ -1,4 +1,5 @@
-/* A request to generate, decoded and checked: the one gate between a peer's frames and the scheduler. No sockets here. */
+/* A request to generate, decoded and checked: the one gate between a peer's frames and the
+ * scheduler. No sockets here. */
 #ifndef NUNCHI_MODEL_REQUEST_H
 #define NUNCHI_MODEL_REQUEST_H
 
@@ -12,7 +13,8 @@
 #define GENERATE_SALT_BYTES 16
 #define GENERATE_CLIENT_BYTES 16
 #define GENERATE_TENANT_BYTES 32
-/* Protobuf structs of one request: every id so far of 16 choices in a full context, and room to spare. */
+/* Protobuf structs of one request: every id so far of 16 choices in a full context, and room to
+ * spare. */
 #define GENERATE_UNPACKED_MAX (96u << 20)
 
 struct gen_salt {
@@ -55,11 +57,12 @@ struct gen_limits {
     uint32_t n_vocab, n_context;
 };
 
-/* Decodes m (a REQUEST) into *out; everything it points to lies in the arena or in static storage. ERR_NOT_FOUND for
- * another model, ERR_UNSUPPORTED for what this version does not serve, ERR_TOO_BIG for a prompt that leaves no room for
- * an answer, ERR_INVALID with the field otherwise. `gateway` is left for the caller. */
-int gen_request_parse(const struct wire_msg *m, const struct gen_limits *lim, arena *a, struct gen_request *out,
-                      struct why *w) MUST_USE;
+/* Decodes m (a REQUEST) into *out; everything it points to lies in the arena or in static storage.
+ * ERR_NOT_FOUND for another model, ERR_UNSUPPORTED for what this version does not serve,
+ * ERR_TOO_BIG for a prompt that leaves no room for an answer, ERR_INVALID with the field otherwise.
+ * `gateway` is left for the caller. */
+int gen_request_parse(const struct wire_msg *m, const struct gen_limits *lim, arena *a,
+                      struct gen_request *out, struct why *w) MUST_USE;
 /* Bytes that parsing m may take from an arena: its budget. */
 size_t gen_request_budget(const struct wire_msg *m, const struct gen_limits *lim);
 

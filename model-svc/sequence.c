@@ -20,7 +20,8 @@ void sequence_init(struct sequence *s, const struct gen_request *r, const struct
     s->ids = xcalloc(s->cap_ids, sizeof *s->ids);
     if (c->n_ids)
         memcpy(s->ids, c->ids, c->n_ids * sizeof *s->ids);
-    s->chain = blockhash_new(r->tenant, (slice){(const char *)weights->b, DIGEST_BYTES}, (slice){0});
+    s->chain =
+        blockhash_new(r->tenant, (slice){(const char *)weights->b, DIGEST_BYTES}, (slice){0});
 }
 
 void sequence_clear(struct sequence *s, kvpool *pool)

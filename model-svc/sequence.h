@@ -1,5 +1,6 @@
-/* One choice of a request: its tokens, and the KV blocks that hold what is computed of them. (Prompt, parameters, ids so
- * far) is all of its state; everything else here can be dropped and made again. */
+/* One choice of a request: its tokens, and the KV blocks that hold what is computed of them.
+ * (Prompt, parameters, ids so far) is all of its state; everything else here can be dropped and
+ * made again. */
 #ifndef NUNCHI_MODEL_SEQUENCE_H
 #define NUNCHI_MODEL_SEQUENCE_H
 
@@ -53,7 +54,8 @@ struct sequence {
     slice end_text; /* held back, and text after all */
 };
 
-/* weights: digest of the model. Takes the choice's ids so far, without looking at them: see sequence_replay. */
+/* weights: digest of the model. Takes the choice's ids so far, without looking at them: see
+ * sequence_replay. */
 void sequence_init(struct sequence *s, const struct gen_request *r, const struct gen_choice *c,
                    const struct digest *weights);
 void sequence_clear(struct sequence *s, kvpool *pool);
@@ -62,12 +64,14 @@ uint32_t sequence_total(const struct sequence *s); /* tokens known */
 int32_t sequence_token(const struct sequence *s, uint32_t position);
 void sequence_append(struct sequence *s, int32_t id);
 
-/* Takes blocks that are already computed for as many of its tokens as possible; one token at least is left, because
- * its logits are needed. */
+/* Takes blocks that are already computed for as many of its tokens as possible; one token at least
+ * is left, because its logits are needed. */
 void sequence_reuse(struct sequence *s, kvpool *pool);
-/* The same prompt, computed by another choice of the same request: shares its blocks, the last one copied when written. */
+/* The same prompt, computed by another choice of the same request: shares its blocks, the last one
+ * copied when written. */
 void sequence_share_prompt(struct sequence *s, const struct sequence *from, kvpool *pool);
-/* Hash of the block that the next position to compute lies in; false if the tokens known do not fill it. */
+/* Hash of the block that the next position to compute lies in; false if the tokens known do not
+ * fill it. */
 bool sequence_next_hash(struct sequence *s, struct digest *out);
 /* Blocks beyond those it has that it needs to hold everything known and one token more. */
 uint32_t sequence_lacks(const struct sequence *s);
@@ -75,8 +79,9 @@ uint32_t sequence_lacks(const struct sequence *s);
 struct seq_copy {
     uint32_t from, to, n_tokens;
 };
-/* Makes positions n_computed .. until-1 writable. A shared block is replaced by a copy: *copy says what to copy first
- * (n_tokens 0: nothing). Returns up to where there is room: less than `until` when blocks ran out. */
+/* Makes positions n_computed .. until-1 writable. A shared block is replaced by a copy: *copy says
+ * what to copy first (n_tokens 0: nothing). Returns up to where there is room: less than `until`
+ * when blocks ran out. */
 uint32_t sequence_room(struct sequence *s, kvpool *pool, uint32_t until, struct seq_copy *copy);
 /* K and V up to `until` are computed: full blocks become findable. */
 void sequence_computed(struct sequence *s, kvpool *pool, uint32_t until);

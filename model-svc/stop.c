@@ -24,7 +24,8 @@ void stops_init(struct stop_set *set, const slice *texts, size_t n)
     }
 }
 
-/* How much of string s the bytes end with once c has come. A full match is reported, not continued. */
+/* How much of string s the bytes end with once c has come. A full match is reported, not continued.
+ */
 static uint16_t advance(const struct stop_set *set, size_t s, uint16_t k, char c)
 {
     slice t = set->text[s];
@@ -55,7 +56,8 @@ int stops_feed(const struct stop_set *set, struct stop_state *st, slice bytes, b
                 hit = (int)s;
             longest = k > longest ? k : longest;
         }
-        /* held always has what the longest partial match before this byte covers: at most STOP_BYTES_MAX - 1 */
+        /* held always has what the longest partial match before this byte covers: at most
+         * STOP_BYTES_MAX - 1 */
         st->held[st->n_held++] = bytes.p[i];
         if (hit >= 0) {
             release(st, st->n_held - set->text[hit].n, out);

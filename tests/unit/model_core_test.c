@@ -1,4 +1,5 @@
-/* The scheduler with a fake engine: answers are the same however they are batched, preempted, resumed or shared. */
+/* The scheduler with a fake engine: answers are the same however they are batched, preempted,
+ * resumed or shared. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -12,8 +13,10 @@ static void all_alike(struct world *w, const struct gen_request *rs, size_t n)
     for (size_t i = 0; i < n; i++) {
         struct world *alone = world_alone(&rs[i]);
         for (size_t c = 0; c < rs[i].n_choices; c++) {
-            const struct answer *x = answer_of(w, rs[i].gateway, rs[i].request, rs[i].choices[c].index);
-            const struct answer *y = answer_of(alone, rs[i].gateway, rs[i].request, rs[i].choices[c].index);
+            const struct answer *x =
+                answer_of(w, rs[i].gateway, rs[i].request, rs[i].choices[c].index);
+            const struct answer *y =
+                answer_of(alone, rs[i].gateway, rs[i].request, rs[i].choices[c].index);
             assert_true(x && y);
             assert_true(answer_same(x, y));
         }
@@ -89,7 +92,8 @@ static void test_shared_prefix_computed_once(void **state)
 static void test_prefix_found_again(void **state)
 {
     (void)state;
-    /* lengths on both sides of a block's border: at it, the last token alone is computed, in a copy of the block */
+    /* lengths on both sides of a block's border: at it, the last token alone is computed, in a copy
+     * of the block */
     for (uint32_t len = 30; len <= 34; len++) {
         fake_prompt(prompts[0], len, 5, 0);
         struct gen_request r = fake_request(1, 1, prompts[0], len);

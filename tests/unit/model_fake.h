@@ -1,5 +1,6 @@
-/* A scheduler with an engine that takes microseconds: its "KV" is the token ids themselves, and its logits are a hash of
- * what the blocks hold, so a wrong block, copy or order changes the answer. Shared by the model_* tests. */
+/* A scheduler with an engine that takes microseconds: its "KV" is the token ids themselves, and its
+ * logits are a hash of what the blocks hold, so a wrong block, copy or order changes the answer.
+ * Shared by the model_* tests. */
 #ifndef NUNCHI_TEST_MODEL_FAKE_H
 #define NUNCHI_TEST_MODEL_FAKE_H
 
@@ -47,7 +48,8 @@ static uint64_t fake_mix(uint64_t h, uint64_t v)
 
 static slice fake_bytes(void *ctx, int32_t id)
 {
-    static const char text[FAKE_VOCAB + 2] = "<>abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl";
+    static const char text[FAKE_VOCAB + 2] =
+        "<>abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl";
     (void)ctx;
     return (slice){text + id, id < 2 ? 1 : 1 + (size_t)id % 3 % (size_t)(FAKE_VOCAB - id)};
 }
@@ -63,7 +65,8 @@ static bool fake_is_end(void *ctx, int32_t id)
     return id == FAKE_END;
 }
 
-static struct answer *answer_of(struct world *w, uint64_t gateway, uint64_t request, uint32_t choice)
+static struct answer *answer_of(struct world *w, uint64_t gateway, uint64_t request,
+                                uint32_t choice)
 {
     for (size_t i = 0; i < w->n_answers; i++) {
         struct answer *a = &w->answers[i];
@@ -73,7 +76,8 @@ static struct answer *answer_of(struct world *w, uint64_t gateway, uint64_t requ
     return NULL;
 }
 
-static struct answer *answer_open(struct world *w, uint64_t gateway, uint64_t request, uint32_t choice)
+static struct answer *answer_open(struct world *w, uint64_t gateway, uint64_t request,
+                                  uint32_t choice)
 {
     CHECK(w->n_answers < ANSWERS_MAX);
     struct answer *a = &w->answers[w->n_answers++];
@@ -111,7 +115,8 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     }
 }
 
-static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *why)
+static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                     const struct why *why)
 {
     struct world *w = ctx;
     (void)attempt;
@@ -121,8 +126,12 @@ static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t att
             w->answers[i].err = err;
 }
 
-static const struct sched_config FAKE_CONFIG = {
-    .n_blocks = 1024, .n_context = 1024, .seqs_max = 32, .step_tokens = 128, .queue_max = 256, .step_target_us = 100000};
+static const struct sched_config FAKE_CONFIG = {.n_blocks = 1024,
+                                                .n_context = 1024,
+                                                .seqs_max = 32,
+                                                .step_tokens = 128,
+                                                .queue_max = 256,
+                                                .step_target_us = 100000};
 
 static struct world *world_new(const struct sched_config *cfg)
 {
@@ -133,7 +142,12 @@ static struct world *world_new(const struct sched_config *cfg)
     w->now = 1000;
     w->answers = xcalloc(ANSWERS_MAX, sizeof *w->answers);
     memset(w->kv, 0xff, sizeof w->kv);
-    struct sched_vocab v = {.text = fake_text, .bytes = fake_bytes, .is_end = fake_is_end, .ends = ends, .n_ends = 1, .n = FAKE_VOCAB};
+    struct sched_vocab v = {.text = fake_text,
+                            .bytes = fake_bytes,
+                            .is_end = fake_is_end,
+                            .ends = ends,
+                            .n_ends = 1,
+                            .n = FAKE_VOCAB};
     struct sched_out out = {.ctx = w, .deltas = on_deltas, .done = on_done, .error = on_error};
     w->s = sched_new(cfg, &v, &out);
     return w;
@@ -156,7 +170,9 @@ static void world_free(struct world *w)
     free(w);
 }
 
-/* ---- the engine --------------------------------------------------------------------------------------------------- */
+/* ---- the engine
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int32_t *fake_slot(struct world *w, const struct engine_seq *q, uint32_t position)
 {
@@ -166,7 +182,8 @@ static int32_t *fake_slot(struct world *w, const struct engine_seq *q, uint32_t 
 }
 
 /* The next token after `h` tokens: never the end one in a row that forbids it. */
-static int32_t fake_pick(const struct sample_params *p, uint64_t h, uint32_t choice, size_t position)
+static int32_t fake_pick(const struct sample_params *p, uint64_t h, uint32_t choice,
+                         size_t position)
 {
     h = fake_mix(h, position);
     if (p->temperature > 0)
@@ -190,7 +207,8 @@ static void fake_compute(struct world *w, struct sched_work *work)
 {
     for (size_t i = 0; i < work->n_copies; i++) {
         const struct seq_copy *c = &work->copies[i];
-        memcpy(&w->kv[c->to * ENGINE_BLOCK_TOKENS], &w->kv[c->from * ENGINE_BLOCK_TOKENS], c->n_tokens * sizeof(int32_t));
+        memcpy(&w->kv[c->to * ENGINE_BLOCK_TOKENS], &w->kv[c->from * ENGINE_BLOCK_TOKENS],
+               c->n_tokens * sizeof(int32_t));
     }
     for (size_t i = 0; i < work->step.n_rows; i++) {
         const struct engine_row *r = &work->step.rows[i];
@@ -202,7 +220,8 @@ static void fake_compute(struct world *w, struct sched_work *work)
         const struct engine_row *r = &work->step.rows[j->row];
         CHECK(r->want_logits);
         uint64_t h = fake_state(w, &work->step.seqs[r->seq], r->attend_until);
-        j->out = (struct sampled){.id = fake_pick(j->params, h, j->in.choice, j->in.n_generated), .logprob = -1};
+        j->out = (struct sampled){.id = fake_pick(j->params, h, j->in.choice, j->in.n_generated),
+                                  .logprob = -1};
     }
     w->rows += work->step.n_rows;
     w->rows_most = work->step.n_rows > w->rows_most ? work->step.n_rows : w->rows_most;
@@ -232,28 +251,33 @@ static void world_run(struct world *w)
         CHECK(w->steps < 10000000);
 }
 
-/* ---- requests ----------------------------------------------------------------------------------------------------- */
+/* ---- requests
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* A prompt of n ids that is a function of `seed`; the first `shared` ids are the same for all. */
 static void fake_prompt(int32_t *ids, uint32_t n, uint64_t seed, uint32_t shared)
 {
     for (uint32_t i = 0; i < n; i++)
-        ids[i] = (int32_t)(2 + (fake_mix(fake_mix(7, i < shared ? 0 : seed), i) >> 20) % (FAKE_VOCAB - 2));
+        ids[i] = (int32_t)(2 + (fake_mix(fake_mix(7, i < shared ? 0 : seed), i) >> 20) %
+                                   (FAKE_VOCAB - 2));
 }
 
-static struct gen_request fake_request(uint64_t gateway, uint64_t request, const int32_t *prompt, uint32_t n)
+static struct gen_request fake_request(uint64_t gateway, uint64_t request, const int32_t *prompt,
+                                       uint32_t n)
 {
     static const char tenant[GENERATE_TENANT_BYTES];
-    return (struct gen_request){.gateway = gateway,
-                                .request = request,
-                                .tenant = {tenant, sizeof tenant},
-                                .prompt = prompt,
-                                .n_prompt = n,
-                                .sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = 42},
-                                .choices = {{.index = 0}},
-                                .n_choices = 1,
-                                .max_tokens = 40,
-                                .credit = UINT64_MAX};
+    return (struct gen_request){
+        .gateway = gateway,
+        .request = request,
+        .tenant = {tenant, sizeof tenant},
+        .prompt = prompt,
+        .n_prompt = n,
+        .sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = 42},
+        .choices = {{.index = 0}},
+        .n_choices = 1,
+        .max_tokens = 40,
+        .credit = UINT64_MAX};
 }
 
 /* Copies what r points to, as the parser's arena would hold it. */
@@ -270,7 +294,8 @@ static int world_ask(struct world *w, const struct gen_request *r, uint32_t *ret
         c.stops[i] = arena_slice(a, r->stops[i]);
     for (size_t i = 0; i < r->n_choices; i++) {
         struct answer *o = answer_open(w, r->gateway, r->request, r->choices[i].index);
-        memcpy(o->ids, r->choices[i].ids ? r->choices[i].ids : ids, r->choices[i].n_ids * sizeof *o->ids);
+        memcpy(o->ids, r->choices[i].ids ? r->choices[i].ids : ids,
+               r->choices[i].n_ids * sizeof *o->ids);
         o->n = r->choices[i].n_ids;
     }
     int err = sched_take_request(w->s, w->now, &c, a, retry_ms ? retry_ms : &retry, NULL);
@@ -290,7 +315,8 @@ static struct world *world_alone(const struct gen_request *r)
 
 static bool answer_same(const struct answer *a, const struct answer *b)
 {
-    return a->done && b->done && a->n == b->n && memcmp(a->ids, b->ids, a->n * sizeof a->ids[0]) == 0 &&
+    return a->done && b->done && a->n == b->n &&
+           memcmp(a->ids, b->ids, a->n * sizeof a->ids[0]) == 0 &&
            slice_eq(buf_slice(&a->text), buf_slice(&b->text)) && a->reason == b->reason &&
            a->n_ids_told == b->n_ids_told && slice_eq(buf_slice(&a->stop), buf_slice(&b->stop));
 }

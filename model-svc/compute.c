@@ -1,0 +1,212 @@
+#include "model-svc/compute.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+/* How long to look for the next step before sleeping: it mostly comes within a few tens of
+ * microseconds, and waking a thread costs more. Short, because somebody else may need the CPU. */
+#define SPIN_US 50
+/* A progress line at most so often, or when another thing begins. */
+#define PROGRESS_US 250000
+
+struct compute {
+    loop *l;
+    struct compute_config cfg;
+    struct compute_events ev;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    _Atomic(struct sched_work *) next; /* handed over, not begun */
+    atomic_bool stopping;
+
+    /* the thread's own; the loop reads them only between a callback and the next submit */
+    model_file *file;
+    vocab *words;
+    engine *e;
+    sampler *picker;
+    int err; /* of loading, then of the last step */
+    struct why why;
+    uint64_t took_us;
+
+    char progress_what[16];
+    uint64_t progress_us;
+};
+
+/* ---- loading
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+static void on_progress(void *ctx, const char *what, int permille)
+{
+    struct compute *c = ctx;
+    uint64_t now = clock_mono_us();
+    bool same = strncmp(c->progress_what, what, sizeof c->progress_what - 1) == 0;
+    if (same && permille < 1000 && now - c->progress_us < PROGRESS_US)
+        return;
+    size_t n = strlen(what);
+    n = n < sizeof c->progress_what - 1 ? n : sizeof c->progress_what - 1;
+    memcpy(c->progress_what, what, n);
+    c->progress_what[n] = 0;
+    c->progress_us = now;
+    log_info("loading", LOG_STR("what", what), LOG_I64("permille", permille));
+}
+
+static int load(struct compute *c, struct why *w)
+{
+    int err = model_file_open(c->cfg.model, &c->file, w);
+    if (err < 0 || (err = vocab_open(c->file, &c->words, w)) < 0)
+        return err;
+    struct engine_config cfg = c->cfg.engine;
+    cfg.progress = on_progress;
+    cfg.progress_ctx = c;
+    if ((err = engine_open(c->file, &cfg, &c->e, w)) < 0)
+        return err;
+    if ((uint32_t)vocab_size(c->words) != engine_info(c->e)->n_vocab)
+        return why_set(w, ERR_INVALID, "model", "the vocabulary has %d entries, the output %u",
+                       vocab_size(c->words), engine_info(c->e)->n_vocab);
+    c->picker = sampler_new(vocab_size(c->words));
+    return 0;
+}
+
+static void unload(struct compute *c)
+{
+    if (c->picker)
+        sampler_free(c->picker);
+    if (c->e)
+        engine_close(c->e);
+    if (c->words)
+        vocab_close(c->words);
+    model_file_close(c->file);
+}
+
+static void tell_loaded(void *ctx)
+{
+    struct compute *c = ctx;
+    c->ev.loaded(c->ev.ctx, c->err, &c->why);
+}
+
+/* ---- steps
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static int step(struct compute *c, struct sched_work *work, struct why *w)
+{
+    for (size_t i = 0; i < work->n_copies; i++) {
+        const struct seq_copy *k = &work->copies[i];
+        int err = engine_block_copy(c->e, k->from, k->to, k->n_tokens);
+        if (err < 0)
+            return why_set(w, err, "", "a KV block could not be copied");
+    }
+    int err = engine_compute(c->e, &work->step, w);
+    if (err < 0)
+        return err;
+    for (size_t i = 0; i < work->n_jobs; i++) {
+        struct sched_job *j = &work->jobs[i];
+        j->in.logits = engine_logits(c->e, j->row);
+        CHECK(j->in.logits);
+        sampler_pick(c->picker, j->params, &j->in, &j->out);
+    }
+    return 0;
+}
+
+static void tell_stepped(void *ctx)
+{
+    struct compute *c = ctx;
+    c->ev.stepped(c->ev.ctx, c->err, &c->why, c->took_us);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static struct sched_work *take(struct compute *c)
+{
+    return atomic_exchange_explicit(&c->next, NULL, memory_order_acquire);
+}
+
+/* The next step; NULL when it is time to stop. */
+static struct sched_work *await(struct compute *c)
+{
+    uint64_t until = clock_mono_us() + SPIN_US;
+    do {
+        struct sched_work *work = take(c);
+        if (work)
+            return work;
+        relax();
+    } while (!atomic_load(&c->stopping) && clock_mono_us() < until);
+    struct sched_work *work = NULL;
+    pthread_mutex_lock(&c->lock);
+    while (!atomic_load(&c->stopping) && !(work = take(c)))
+        pthread_cond_wait(&c->wake, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+    return work;
+}
+
+static void *run(void *ctx)
+{
+    struct compute *c = ctx;
+    pthread_setname_np(pthread_self(), "compute");
+    c->err = load(c, &c->why);
+    loop_post(c->l, tell_loaded, c);
+    /* after a failed load nothing is ever submitted */
+    for (struct sched_work *work; (work = await(c));) {
+        uint64_t begun = clock_mono_us();
+        c->why = (struct why){.text = ""};
+        c->err = step(c, work, &c->why);
+        c->took_us = clock_mono_us() - begun;
+        loop_post(c->l, tell_stepped, c);
+    }
+    return NULL;
+}
+
+compute *compute_start(loop *l, const struct compute_config *cfg, const struct compute_events *ev)
+{
+    struct compute *c = xcalloc(1, sizeof *c);
+    c->l = l;
+    c->cfg = *cfg;
+    c->ev = *ev;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->wake, NULL);
+    CHECK(pthread_create(&c->thread, NULL, run, c) == 0);
+    return c;
+}
+
+void compute_stop(compute *c)
+{
+    if (!c)
+        return;
+    pthread_mutex_lock(&c->lock);
+    atomic_store(&c->stopping, true);
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+    pthread_join(c->thread, NULL);
+    unload(c);
+    pthread_cond_destroy(&c->wake);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+const struct engine_info *compute_info(const compute *c)
+{
+    return engine_info(c->e);
+}
+
+const vocab *compute_vocab(const compute *c)
+{
+    return c->words;
+}
+
+void compute_submit(compute *c, struct sched_work *work)
+{
+    struct sched_work *before = atomic_exchange_explicit(&c->next, work, memory_order_release);
+    CHECK(!before);
+    pthread_mutex_lock(&c->lock);
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+}

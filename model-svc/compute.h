@@ -1,0 +1,35 @@
+/* The thread that owns the engine: loads the model, then computes one step at a time. Nothing else
+ * touches the engine; the loop hands it a step and is called back on its own thread. */
+#ifndef NUNCHI_MODEL_COMPUTE_H
+#define NUNCHI_MODEL_COMPUTE_H
+
+#include "common/base/loop.h"
+#include "model-svc/core.h"
+
+typedef struct compute compute;
+
+struct compute_config {
+    const char *model;           /* path; borrowed while it lives */
+    struct engine_config engine; /* progress is set here: log lines "loading" */
+};
+
+/* Called on the loop's thread. */
+struct compute_events {
+    void *ctx;
+    void (*loaded)(void *ctx, int err, const struct why *w); /* once */
+    void (*stepped)(void *ctx, int err, const struct why *w, uint64_t took_us);
+};
+
+/* Starts the thread and the loading. Signals must be blocked already (loop_signal). */
+compute *compute_start(loop *l, const struct compute_config *cfg, const struct compute_events *ev);
+/* Waits for what it is doing; no callback comes after. NULL is allowed. */
+void compute_stop(compute *c);
+
+/* Valid from `loaded` with err 0 to compute_stop. */
+const struct engine_info *compute_info(const compute *c);
+const vocab *compute_vocab(const compute *c);
+
+/* One at a time; the work stays as it is until `stepped`. */
+void compute_submit(compute *c, struct sched_work *work);
+
+#endif

@@ -1,0 +1,87 @@
+#include "model-svc/options.h"
+
+#include "common/base/log.h"
+#include "engine/engine.h"
+
+#define OPT(field, name, type, def, min, max, help)                                                \
+    CONFIG_OPT(struct model_options, field, name, type, def, min, max, help)
+
+static const struct opt OPTIONS[] = {
+    CONFIG_GROUP("Model"),
+    OPT(model, "model", OPT_STR, NULL, 0, 0, "the GGUF file to serve (required)"),
+    OPT(model_name, "model-name", OPT_STR, NULL, 0, 96,
+        "what clients ask for; default: worked out from the file's name"),
+    OPT(chat_format, "chat-format", OPT_STR, "auto", 0, 32,
+        "as given to nunchi-tokenizer: whether this model is announced as one for chat"),
+    OPT(context, "context", OPT_INT, "0", 0, ENGINE_CONTEXT_MAX,
+        "most tokens of prompt and answer together; 0: what the model was made for"),
+
+    CONFIG_GROUP("Computing"),
+    OPT(backend, "backend", OPT_STR, "cpu", 0, 16,
+        "cpu, or reference (float32 on OpenBLAS: slow, an oracle for tests)"),
+    OPT(threads, "threads", OPT_INT, "0", 0, 1024,
+        "threads that compute; 0: as many CPUs as this process may use"),
+    OPT(isa, "isa", OPT_STR, NULL, 0, 16,
+        "avx512, avx2 or portable; default: the best this CPU has"),
+    OPT(kv_bytes, "kv-bytes", OPT_SIZE, "512m", 0, 0,
+        "memory for KV blocks: running sequences and remembered prefixes"),
+    OPT(kv_blocks, "kv-blocks", OPT_INT, "0", 0, 16777216,
+        "the same as a number of 16-token blocks; 0: by kv-bytes"),
+
+    CONFIG_GROUP("Scheduling"),
+    OPT(step_tokens, "step-tokens", OPT_INT, "512", 16, ENGINE_ROWS_MAX,
+        "most rows of a step: one for each running answer, the rest for prompts"),
+    OPT(step_ms, "step-ms", OPT_MS, "100", 1, 10000,
+        "a step should take no longer while answers are running: bounds the gap between their "
+        "tokens"),
+    OPT(batch, "batch", OPT_INT, "64", 1, ENGINE_ROWS_MAX, "most sequences that run at once"),
+    OPT(queue_max, "queue-max", OPT_INT, "256", 1, 65536,
+        "most requests waiting for their first step; more are refused"),
+    OPT(slots, "slots", OPT_INT, "64", 1, 65536,
+        "most requests open at once, divided among the gateways"),
+
+    CONFIG_GROUP("Cluster"),
+    OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,
+        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every "
+        "address behind a name"),
+    OPT(caches, "caches", OPT_STR, "127.0.0.1:8651", 0, 0,
+        "cache services; accepted for a uniform configuration, not used yet"),
+    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0,
+        "our key pair: two Z85 lines, public then secret"),
+    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0,
+        "public keys that may connect to us, one a line"),
+    OPT(curve_server_key, "curve-server-key", OPT_STR, NULL, 0, 40, "the gateways' public key"),
+    OPT(insecure_network, "insecure-network", OPT_BOOL, "false", 0, 0,
+        "allow leaving loopback without keys: only on a private container network"),
+
+    CONFIG_GROUP("Running"),
+    OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
+    OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000,
+        "how long running answers may go on after SIGTERM"),
+};
+
+static int check(const void *ctx, struct why *w)
+{
+    const struct model_options *o = ctx;
+    if (!o->model || !*o->model)
+        return why_set(w, ERR_INVALID, "model", "which model? --model FILE is required");
+    if (strcmp(o->backend, "cpu") != 0 && strcmp(o->backend, "reference") != 0)
+        return why_set(w, ERR_INVALID, "backend", "backend must be cpu or reference");
+    enum log_level level;
+    if (log_level_parse(slice_str(o->log_level), &level) < 0)
+        return why_set(w, ERR_INVALID, "log-level", "log-level must be debug, info, warn or error");
+    if (o->batch > o->step_tokens)
+        return why_set(w, ERR_INVALID, "batch",
+                       "batch (%lld) must not be more than step-tokens (%lld): each running answer "
+                       "takes one row of a step",
+                       (long long)o->batch, (long long)o->step_tokens);
+    return 0;
+}
+
+const struct config_spec MODEL_OPTIONS = {
+    .program = "nunchi-model",
+    .about = "Serves one language model: token ids in, tokens out.",
+    .opts = OPTIONS,
+    .n_opts = ARRAY_LEN(OPTIONS),
+    .check = check,
+};

@@ -1,0 +1,571 @@
+#include "model-svc/serve.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/wire/links.h"
+#include "common/wire/pb.h"
+#include "engine/model/name.h"
+#include "model-svc/compute.h"
+#include "model-svc/reply.h"
+#include "proto/generate.pb-c.h"
+
+/* What a gateway's full socket holds back here, at most; one that does not read that long has lost
+ * its requests. */
+#define PENDING_BYTES_MAX (32u << 20)
+#define PENDING_RETRY_US 2000
+
+/* A gateway while its link is up. */
+struct gate {
+    struct list pending; /* struct parcel: what its socket had no room for, in order */
+    size_t pending_bytes;
+};
+
+struct parcel {
+    struct list link;
+    struct wire_head head;
+    buf body;
+};
+
+struct model_serve {
+    loop *l;
+    const struct model_options *o;
+    bus *b;
+    links *ls;
+    compute *c;
+    sched *s;
+    struct sched_vocab words;
+    struct gen_limits limits;
+    buf name;
+    uint64_t created_unix_s;
+    bool draining, stepping, dirty;
+    void *prepare;
+    struct loop_timer deadline, drain, retry;
+    arena *scratch;
+    buf body;
+};
+
+/* ---- what ids mean
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static slice word_bytes(void *ctx, int32_t id)
+{
+    const model_serve *v = ctx;
+    return vocab_bytes(compute_vocab(v->c), id);
+}
+
+static slice word_text(void *ctx, int32_t id)
+{
+    const model_serve *v = ctx;
+    const vocab *words = compute_vocab(v->c);
+    switch (vocab_token_kind(words, id)) {
+    case TOKEN_NORMAL:
+    case TOKEN_USER:
+    case TOKEN_BYTE:
+        return vocab_bytes(words, id);
+    default:
+        return (slice){0};
+    }
+}
+
+static bool word_is_end(void *ctx, int32_t id)
+{
+    const model_serve *v = ctx;
+    return vocab_is_end(compute_vocab(v->c), id);
+}
+
+/* ---- sending
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static void forget_pending(struct gate *g)
+{
+    LIST_EACH(it, &g->pending)
+    {
+        struct parcel *p = CONTAINER_OF(it, struct parcel, link);
+        list_remove(it);
+        buf_clear(&p->body);
+        free(p);
+    }
+    g->pending_bytes = 0;
+}
+
+static int send_now(peer_link *k, const struct wire_head *h, slice body)
+{
+    struct wire_msg m = {.head = *h, .body = body};
+    return link_send(k, &m);
+}
+
+/* True when nothing is left waiting. */
+static bool send_pending(peer_link *k, struct gate *g)
+{
+    LIST_EACH(it, &g->pending)
+    {
+        struct parcel *p = CONTAINER_OF(it, struct parcel, link);
+        if (send_now(k, &p->head, buf_slice(&p->body)) == ERR_AGAIN)
+            return false;
+        g->pending_bytes -= p->body.n;
+        list_remove(it);
+        buf_clear(&p->body);
+        free(p);
+    }
+    return true;
+}
+
+static void on_retry(void *ctx)
+{
+    model_serve *v = ctx;
+    bool all = true;
+    for (peer_link *k = links_next(v->ls, NULL); k; k = links_next(v->ls, k))
+        all &= send_pending(k, link_get(k));
+    if (!all)
+        loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
+}
+
+static void put_off(model_serve *v, peer_link *k, struct gate *g, const struct wire_head *h,
+                    slice body)
+{
+    if (g->pending_bytes + body.n > PENDING_BYTES_MAX) {
+        log_warn("a gateway does not read its answers: its requests end",
+                 LOG_STR("endpoint", link_endpoint(k)));
+        forget_pending(g);
+        sched_gateway_gone(v->s, link_id(k));
+        return;
+    }
+    struct parcel *p = xcalloc(1, sizeof *p);
+    p->head = *h;
+    buf_put_slice(&p->body, body);
+    list_append(&g->pending, &p->link);
+    g->pending_bytes += body.n;
+    loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
+}
+
+/* Order is kept: while something waits for a gateway, what follows waits behind it. */
+static void send_to(model_serve *v, uint64_t gateway, const struct wire_head *h, slice body)
+{
+    peer_link *k = links_find(v->ls, gateway);
+    if (!k)
+        return;
+    struct gate *g = link_get(k);
+    int err = ERR_AGAIN;
+    if (send_pending(k, g))
+        err = send_now(k, h, body);
+    if (err == ERR_AGAIN)
+        put_off(v, k, g, h, body);
+    else if (err < 0)
+        log_warn("cannot send", LOG_STR("endpoint", link_endpoint(k)),
+                 LOG_STR("error", err_name(err)));
+}
+
+static void send_error(model_serve *v, uint64_t gateway, uint64_t request, uint32_t attempt,
+                       int err, const struct why *w, uint32_t retry_ms)
+{
+    reply_error(err, w, retry_ms, v->scratch, &v->body);
+    struct wire_head h = {
+        .version = WIRE_VERSION, .type = WIRE_ERROR, .request = request, .attempt = attempt};
+    send_to(v, gateway, &h, buf_slice(&v->body));
+}
+
+static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, size_t n)
+{
+    model_serve *v = ctx;
+    reply_deltas(&v->words, d, n, v->scratch, &v->body);
+    struct wire_head h = {.version = WIRE_VERSION, .type = WIRE_CHUNK, .flags = WIRE_MANY};
+    send_to(v, gateway, &h, buf_slice(&v->body));
+}
+
+static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
+{
+    model_serve *v = ctx;
+    reply_done(d, &compute_info(v->c)->numerics, v->scratch, &v->body);
+    struct wire_head h = {
+        .version = WIRE_VERSION, .type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
+    send_to(v, gateway, &h, buf_slice(&v->body));
+    log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
+              LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
+              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us));
+}
+
+static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                     const struct why *w)
+{
+    send_error(ctx, gateway, request, attempt, err, w, 0);
+}
+
+/* ---- steps
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static void on_deadline(void *ctx)
+{
+    model_serve *v = ctx;
+    v->dirty = true;
+}
+
+/* The next step goes to the compute thread before anything is sent: it must not wait for sockets.
+ */
+static void pump(model_serve *v)
+{
+    uint64_t now = clock_mono_us();
+    uint64_t next = sched_tick(v->s, now);
+    if (!v->stepping) {
+        struct sched_work *work = sched_plan(v->s, now);
+        v->stepping = work != NULL;
+        if (work)
+            compute_submit(v->c, work);
+    }
+    sched_flush(v->s);
+    if (next == UINT64_MAX)
+        loop_timer_cancel(v->l, &v->deadline);
+    else
+        loop_timer_set(v->l, &v->deadline, next);
+    if (v->draining && sched_open(v->s) == 0)
+        loop_stop(v->l, 0);
+}
+
+static void on_stepped(void *ctx, int err, const struct why *w, uint64_t took_us)
+{
+    model_serve *v = ctx;
+    v->stepping = false;
+    if (err < 0)
+        log_error("a step failed", LOG_STR("error", err_name(err)), LOG_STR("why", w->text));
+    sched_result(v->s, clock_mono_us(), err, w, took_us);
+    pump(v);
+}
+
+/* Requests that came in one round of the loop begin in one step. */
+static bool on_prepare(void *ctx)
+{
+    model_serve *v = ctx;
+    if (v->dirty) {
+        v->dirty = false;
+        pump(v);
+    }
+    return false;
+}
+
+/* ---- what comes in
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t slots_each(const model_serve *v)
+{
+    if (v->draining)
+        return 0;
+    size_t n = links_n_up(v->ls);
+    uint32_t each = (uint32_t)((size_t)v->o->slots / (n ? n : 1));
+    return each ? each : 1;
+}
+
+static int take_request(model_serve *v, uint64_t gateway, const struct wire_msg *m, arena *a,
+                        uint32_t *retry_ms, struct why *w)
+{
+    if (v->draining)
+        return why_set(w, ERR_UNAVAILABLE, "", "this worker is being stopped");
+    if (sched_open_of(v->s, gateway) >= slots_each(v)) {
+        *retry_ms = 100;
+        return why_set(w, ERR_BUSY, "", "this gateway has all its %u slots in use here",
+                       slots_each(v));
+    }
+    struct gen_request r;
+    int err = gen_request_parse(m, &v->limits, a, &r, w);
+    if (err < 0)
+        return err;
+    r.gateway = gateway;
+    return sched_take_request(v->s, clock_mono_us(), &r, a, retry_ms, w);
+}
+
+static void on_request(model_serve *v, uint64_t gateway, const struct wire_msg *m)
+{
+    struct why w = {.text = ""};
+    uint32_t retry_ms = 0;
+    arena *a = arena_new(gen_request_budget(m, &v->limits));
+    int err = take_request(v, gateway, m, a, &retry_ms, &w);
+    if (err >= 0)
+        return;
+    arena_free(a);
+    log_debug("refused", LOG_STR("error", err_name(err)), LOG_STR("field", w.field),
+              LOG_STR("why", w.text));
+    /* an ERROR for one that is here twice would end the one that is computed */
+    if (err != ERR_EXISTS && m->head.request != 0)
+        send_error(v, gateway, m->head.request, m->head.attempt, err, &w, retry_ms);
+}
+
+static void on_credit(model_serve *v, uint64_t gateway, const struct wire_msg *m)
+{
+    void *c;
+    arena_reset(v->scratch);
+    if (pb_unpack(v->scratch, &nunchi__credit__descriptor, m->body, WIRE_CONTROL_MAX, &c, NULL) ==
+        0)
+        sched_credit(v->s, gateway, m->head.request, ((const Nunchi__Credit *)c)->amount);
+}
+
+static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
+{
+    model_serve *v = ctx;
+    switch (m->head.type) {
+    case WIRE_REQUEST:
+        on_request(v, link_id(k), m);
+        break;
+    case WIRE_CREDIT:
+        on_credit(v, link_id(k), m);
+        break;
+    case WIRE_CANCEL:
+        sched_cancel(v->s, link_id(k), m->head.request);
+        break;
+    default:
+        return;
+    }
+    v->dirty = true;
+}
+
+static void on_up(void *ctx, peer_link *k)
+{
+    model_serve *v = ctx;
+    struct gate *g = xcalloc(1, sizeof *g);
+    list_init(&g->pending);
+    link_set(k, g);
+    links_beat(v->ls); /* everybody's share of the slots is another now */
+}
+
+static void on_down(void *ctx, peer_link *k, const char *reason UNUSED)
+{
+    model_serve *v = ctx;
+    struct gate *g = link_get(k);
+    if (g)
+        forget_pending(g);
+    free(g);
+    link_set(k, NULL);
+    sched_gateway_gone(v->s, link_id(k));
+    v->dirty = true;
+}
+
+static void on_heartbeat(void *ctx, peer_link *k UNUSED, Nunchi__Heartbeat *out)
+{
+    const model_serve *v = ctx;
+    struct sched_load load = sched_load_now(v->s);
+    out->slots = slots_each(v);
+    out->running = load.running;
+    out->queued = load.queued;
+    out->kv_blocks = load.blocks;
+    out->kv_blocks_free = load.blocks_free;
+    out->prefill_tok_s = load.prefill_tok_s;
+    out->decode_tok_s = load.decode_tok_s;
+    out->queued_tokens = load.queued_tokens;
+    out->draining = v->draining;
+}
+
+/* ---- start
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static bool says_chat(const model_serve *v)
+{
+    if (strcmp(v->o->chat_format, "none") == 0)
+        return false;
+    return strcmp(v->o->chat_format, "auto") != 0 || vocab_chat_template(compute_vocab(v->c)).n > 0;
+}
+
+/* The generated structs want char *; packing does not write through it. */
+static char *text_of(model_serve *v, const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(arena_get(v->scratch, n), s, n);
+}
+
+static void fill_model(model_serve *v, Nunchi__ModelInfo *m)
+{
+    const struct engine_info *i = compute_info(v->c);
+    char backend[40];
+    snprintf(backend, sizeof backend, "%s %s", i->backend, i->isa);
+    nunchi__model_info__init(m);
+    m->name = text_of(v, buf_cstr(&v->name));
+    m->family = text_of(v, i->family);
+    m->n_context = v->limits.n_context;
+    m->n_vocab = i->n_vocab;
+    m->weights = pb_bytes((slice){(const char *)i->weights.b, DIGEST_BYTES});
+    m->numerics = pb_bytes((slice){(const char *)i->numerics.b, DIGEST_BYTES});
+    m->chat = says_chat(v);
+    m->created_unix_s = v->created_unix_s;
+    m->backend = text_of(v, backend);
+    m->kv_bytes_per_token = (uint32_t)(i->kv_block_bytes / ENGINE_BLOCK_TOKENS);
+}
+
+static void fill_ready(model_serve *v, Nunchi__Ready *r, Nunchi__ModelInfo *m,
+                       Nunchi__ModelInfo **models)
+{
+    arena_reset(v->scratch);
+    fill_model(v, m);
+    models[0] = m;
+    nunchi__ready__init(r);
+    r->service = text_of(v, "model");
+    r->models = models;
+    r->n_models = 1;
+    r->slots = v->draining ? 0 : (uint32_t)v->o->slots;
+}
+
+static int open_links(model_serve *v, struct why *w)
+{
+    struct bus_config keys = {.secret_key_file = v->o->curve_key_file,
+                              .allow_file = v->o->curve_allow_file,
+                              .server_key = v->o->curve_server_key,
+                              .insecure_network = v->o->insecure_network};
+    int err = bus_new(v->l, &keys, &v->b, w);
+    if (err < 0)
+        return err;
+    Nunchi__Ready ready;
+    Nunchi__ModelInfo model, *models[1];
+    fill_ready(v, &ready, &model, models);
+    struct links_config cfg = {.targets = v->o->gateways,
+                               .ready = &ready,
+                               .ctx = v,
+                               .up = on_up,
+                               .down = on_down,
+                               .msg = on_msg,
+                               .heartbeat = on_heartbeat};
+    return links_new(v->b, v->l, &cfg, &v->ls, w);
+}
+
+/* What fits: the model's own context, what was configured, and the KV there is (one block is for a
+ * copy). */
+static uint32_t context_of(const model_serve *v, const struct engine_info *i)
+{
+    uint64_t n = i->n_context;
+    if (v->o->context > 0 && (uint64_t)v->o->context < n)
+        n = (uint64_t)v->o->context;
+    uint64_t kv = (uint64_t)(i->n_kv_blocks > 1 ? i->n_kv_blocks - 1 : 1) * ENGINE_BLOCK_TOKENS;
+    return (uint32_t)(kv < n ? kv : n);
+}
+
+static void make_scheduler(model_serve *v)
+{
+    const struct engine_info *i = compute_info(v->c);
+    v->words =
+        (struct sched_vocab){v, word_text, word_bytes, word_is_end, NULL, 0, (int32_t)i->n_vocab};
+    v->words.n_ends = vocab_ends(compute_vocab(v->c), &v->words.ends);
+    struct sched_config cfg = {.n_blocks = i->n_kv_blocks,
+                               .n_context = context_of(v, i),
+                               .seqs_max = (uint32_t)v->o->batch,
+                               .step_tokens = (uint32_t)v->o->step_tokens,
+                               .queue_max = (uint32_t)v->o->queue_max,
+                               .step_target_us = (uint64_t)v->o->step_ms * 1000,
+                               .weights = i->weights};
+    struct sched_out out = {v, on_deltas, on_done, on_error};
+    v->s = sched_new(&cfg, &v->words, &out);
+    v->limits = (struct gen_limits){buf_slice(&v->name), i->n_vocab, cfg.n_context};
+    if (cfg.n_context < i->n_context)
+        log_info("context is limited", LOG_U64("tokens", cfg.n_context),
+                 LOG_U64("model", i->n_context), LOG_U64("kv_blocks", i->n_kv_blocks));
+}
+
+static void on_loaded(void *ctx, int err, const struct why *w)
+{
+    model_serve *v = ctx;
+    struct why link_why;
+    if (err < 0) {
+        log_error("the model cannot be served", LOG_STR("error", err_name(err)),
+                  LOG_STR("field", w->field), LOG_STR("why", w->text));
+        loop_stop(v->l, 1);
+        return;
+    }
+    if (v->draining)
+        return;
+    make_scheduler(v);
+    if ((err = open_links(v, &link_why)) < 0) {
+        log_error("cannot reach the cluster", LOG_STR("error", err_name(err)),
+                  LOG_STR("why", link_why.text));
+        loop_stop(v->l, 1);
+        return;
+    }
+    v->prepare = loop_prepare_add(v->l, on_prepare, v);
+    const struct engine_info *i = compute_info(v->c);
+    log_info("ready", LOG_STR("model", buf_cstr(&v->name)), LOG_STR("family", i->family),
+             LOG_STR("backend", i->backend), LOG_STR("isa", i->isa), LOG_I64("threads", i->threads),
+             LOG_U64("context", v->limits.n_context), LOG_U64("kv_blocks", i->n_kv_blocks),
+             LOG_HEX("numerics", i->numerics.b, 8));
+}
+
+static void name_model(model_serve *v)
+{
+    struct stat st;
+    if (v->o->model_name && *v->o->model_name)
+        buf_put_str(&v->name, v->o->model_name);
+    else
+        model_default_name(slice_str(v->o->model), &v->name);
+    if (stat(v->o->model, &st) == 0)
+        v->created_unix_s = (uint64_t)st.st_mtim.tv_sec;
+}
+
+static void on_drain_over(void *ctx)
+{
+    model_serve *v = ctx;
+    log_warn("drained as long as allowed; requests are left", LOG_U64("open", sched_open(v->s)));
+    loop_stop(v->l, 0);
+}
+
+model_serve *model_serve_new(loop *l, const struct model_options *o)
+{
+    model_serve *v = xcalloc(1, sizeof *v);
+    v->l = l;
+    v->o = o;
+    v->scratch = arena_new(0);
+    v->deadline = (struct loop_timer){.fn = on_deadline, .ctx = v};
+    v->drain = (struct loop_timer){.fn = on_drain_over, .ctx = v};
+    v->retry = (struct loop_timer){.fn = on_retry, .ctx = v};
+    name_model(v);
+    struct compute_config cfg = {.model = o->model,
+                                 .engine = {.backend = o->backend,
+                                            .threads = (int)o->threads,
+                                            .isa = o->isa && *o->isa ? o->isa : NULL,
+                                            .kv_blocks = (uint32_t)o->kv_blocks,
+                                            .kv_bytes = (uint64_t)o->kv_bytes,
+                                            .rows_max = (uint32_t)o->step_tokens}};
+    struct compute_events ev = {v, on_loaded, on_stepped};
+    v->c = compute_start(l, &cfg, &ev);
+    return v;
+}
+
+void model_serve_drain(model_serve *v)
+{
+    if (v->draining)
+        return;
+    v->draining = true;
+    log_info("draining", LOG_U64("open", v->s ? sched_open(v->s) : 0));
+    if (!v->s || !v->ls) {
+        loop_stop(v->l, 0);
+        return;
+    }
+    links_beat(v->ls); /* no slots, draining */
+    loop_timer_in(v->l, &v->drain, (uint64_t)v->o->drain_ms * 1000);
+    v->dirty = true;
+}
+
+void model_serve_free(model_serve *v)
+{
+    if (!v)
+        return;
+    compute_stop(v->c);
+    if (v->prepare)
+        loop_prepare_del(v->l, v->prepare);
+    loop_timer_cancel(v->l, &v->deadline);
+    loop_timer_cancel(v->l, &v->drain);
+    loop_timer_cancel(v->l, &v->retry);
+    for (peer_link *k = v->ls ? links_next(v->ls, NULL) : NULL; k; k = links_next(v->ls, k)) {
+        struct gate *g = link_get(k);
+        forget_pending(g);
+        free(g);
+        link_set(k, NULL);
+    }
+    if (v->ls)
+        links_free(v->ls);
+    if (v->b)
+        bus_free(v->b);
+    sched_free(v->s);
+    arena_free(v->scratch);
+    buf_clear(&v->name);
+    buf_clear(&v->body);
+    free(v);
+}
