@@ -15,9 +15,14 @@
 #define RECEIVE_HWM 64
 /* Last words (BYE, an ERROR) may take so long after a close; the default would wait for ever. */
 #define LINGER_MS 200
-/* libzmq's own heartbeat notices a frozen or unreachable host below the protocol's 2 s. */
-#define ZMTP_BEAT_MS 500
-#define ZMTP_SILENT_MS 1500
+/* No ZMTP heartbeats: in libzmq 4.3.4 their timer aborts the process (assertion !_io_error) when a
+ * connection breaks while its reader is at the high-water mark, as after being stopped and resumed.
+ * The protocol has heartbeats of its own; a dead host's connection is ended by the kernel, after 10
+ * s idle and 3 probes, or unacknowledged for 10 s. */
+#define KEEPALIVE_IDLE_S 10
+#define KEEPALIVE_EVERY_S 5
+#define KEEPALIVE_PROBES 3
+#define UNACKNOWLEDGED_MS 10000
 #define RECONNECT_MS 100
 #define RECONNECT_MAX_MS 2000
 #define HANDSHAKE_MS 3000
@@ -230,16 +235,17 @@ static size_t receive_one(bus_sock *s)
     return bytes;
 }
 
-/* True if more is waiting. */
+/* True if there was anything: then the loop makes another round before it sleeps, in which more may
+ * be found, and in which whoever was waiting for a message sees it. */
 static bool drain(bus_sock *s)
 {
     size_t bytes = 0, got;
     for (int i = 0; i < DRAIN_MESSAGES && bytes < DRAIN_BYTES; i++) {
         if (!s->z || !readable(s->z) || (got = receive_one(s)) == 0)
-            return false;
+            break;
         bytes += got;
     }
-    return s->z && readable(s->z);
+    return bytes > 0;
 }
 
 static void free_closed(bus *b)
@@ -414,10 +420,12 @@ static void set_options(void *z, bool router, const char *endpoint)
     set_int(z, ZMQ_LINGER, LINGER_MS);
     set_int(z, ZMQ_SNDHWM, SEND_HWM);
     set_int(z, ZMQ_RCVHWM, RECEIVE_HWM);
-    set_int(z, ZMQ_HEARTBEAT_IVL, ZMTP_BEAT_MS);
-    set_int(z, ZMQ_HEARTBEAT_TIMEOUT, ZMTP_SILENT_MS);
     set_int(z, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS);
     set_int(z, ZMQ_TCP_KEEPALIVE, 1);
+    set_int(z, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S);
+    set_int(z, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_EVERY_S);
+    set_int(z, ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES);
+    set_int(z, ZMQ_TCP_MAXRT, UNACKNOWLEDGED_MS);
     if (strncmp(endpoint, "tcp://[", 7) == 0)
         set_int(z, ZMQ_IPV6, 1);
     if (router) {

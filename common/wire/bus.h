@@ -2,7 +2,7 @@
  * (bound) or DEALER (connected). Loop thread only. What callbacks receive is borrowed until they return.
  *
  * The measured traps of libzmq are dealt with here: ROUTER_MANDATORY, never blocking, small high-water marks, MAXMSGSIZE,
- * ZMTP heartbeats, IMMEDIATE, LINGER, the edge-triggered fd (read again before every sleep), CURVE only with ZAP. */
+ * TCP keepalive, IMMEDIATE, LINGER, the edge-triggered fd (read again before every sleep), CURVE only with ZAP. */
 #ifndef NUNCHI_BUS_H
 #define NUNCHI_BUS_H
 
