@@ -104,6 +104,7 @@ struct backend_ops {
     const float *(*logits_row)(const backend *b, size_t row); /* host memory, until the next begin; NULL if not wanted */
 
     /* ---- KV blocks ---- */
+    size_t (*block_bytes)(const backend *b); /* of one exported block; after add_kv */
     void (*block_copy)(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
     void (*block_export)(const backend *b, uint32_t block, void *out);
     void (*block_import)(backend *b, uint32_t block, const void *p);

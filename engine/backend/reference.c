@@ -1,0 +1,424 @@
+/* The reference backend: float32 throughout, matrices through OpenBLAS, everything else in the plainest loops there are. It is
+ * the oracle that the kernels are held against, so it is simple before it is fast. Weights are expanded to floats when the
+ * model is loaded: four bytes a weight. One thread. */
+#include "engine/backend/backend.h"
+
+#include <cblas.h>
+#include <math.h>
+
+#include "engine/dequant.h"
+#include "engine/math.h"
+
+#define TENSORS_MAX 16384
+#define ACTS_MAX 32
+
+struct tensor {
+    float *x; /* (n_out, n_in) */
+    uint32_t n_out, n_in;
+};
+
+struct act {
+    float *x; /* (rows_max, width) */
+    uint32_t width;
+};
+
+struct reference {
+    backend base;
+    struct backend_config cfg;
+    struct tensor tensors[TENSORS_MAX + 1]; /* 0 is none */
+    uint32_t n_tensors;
+    struct act acts[ACTS_MAX + 1]; /* 0 is none */
+    uint32_t n_acts;
+    struct kv_shape kv;
+    float *keys, *values; /* (n_layer, n_blocks * ENGINE_BLOCK_TOKENS, n_kv_head, head_dim) */
+    const struct engine_step *step;
+    float *scores;        /* (ENGINE_CONTEXT_MAX at most) grown as needed */
+    size_t n_scores;
+    float *picked;        /* (rows_max, n_embd) rows that want logits */
+    float *logits;        /* (rows that want them, n_vocab) */
+    size_t logits_cap;
+    size_t logits_at[ENGINE_ROWS_MAX]; /* row -> index + 1 in logits, 0: none */
+};
+
+static struct reference *of(backend *b)
+{
+    return (struct reference *)(void *)b; /* base is the first member */
+}
+
+static void ref_free(backend *b)
+{
+    struct reference *r = of(b);
+    for (uint32_t i = 1; i <= r->n_tensors; i++)
+        free(r->tensors[i].x);
+    for (uint32_t i = 1; i <= r->n_acts; i++)
+        free(r->acts[i].x);
+    free(r->keys);
+    free(r->values);
+    free(r->scores);
+    free(r->picked);
+    free(r->logits);
+    free(r);
+}
+
+/* ---- at load ---- */
+
+static int ref_add_weight(backend *b, const struct weight *w, tensor_id *out, struct why *why)
+{
+    struct reference *r = of(b);
+    size_t n, bytes;
+    if (r->n_tensors == TENSORS_MAX)
+        return why_set(why, ERR_TOO_BIG, "model", "more than %d tensors", TENSORS_MAX);
+    if (size_mul(w->n_out, w->n_in, &n) < 0 || size_mul(n, sizeof(float), &bytes) < 0)
+        return why_set(why, ERR_TOO_BIG, "model", "a tensor is too large");
+    float *x = try_calloc(n, sizeof *x);
+    if (!x)
+        return why_set(why, ERR_NOMEM, "model", "no memory for %zu bytes of weights", bytes);
+    dequant(w->type, w->data, n, x);
+    *out = ++r->n_tensors;
+    r->tensors[*out] = (struct tensor){.x = x, .n_out = w->n_out, .n_in = w->n_in};
+    return 0;
+}
+
+static int ref_add_act(backend *b, uint32_t width, act_id *out)
+{
+    struct reference *r = of(b);
+    if (r->n_acts == ACTS_MAX)
+        return ERR_TOO_BIG;
+    float *x = try_calloc((size_t)r->cfg.rows_max * width, sizeof *x);
+    if (!x)
+        return ERR_NOMEM;
+    *out = ++r->n_acts;
+    r->acts[*out] = (struct act){.x = x, .width = width};
+    return 0;
+}
+
+static size_t position_floats(const struct reference *r)
+{
+    return (size_t)r->kv.n_kv_head * r->kv.head_dim;
+}
+
+static int ref_add_kv(backend *b, const struct kv_shape *shape)
+{
+    struct reference *r = of(b);
+    r->kv = *shape;
+    size_t n;
+    if (size_mul((size_t)shape->n_layer * shape->n_blocks, position_floats(r) * ENGINE_BLOCK_TOKENS, &n) < 0)
+        return ERR_TOO_BIG;
+    r->keys = try_calloc(n, sizeof *r->keys);
+    r->values = try_calloc(n, sizeof *r->values);
+    return r->keys && r->values ? 0 : ERR_NOMEM;
+}
+
+static int ref_ready(backend *b, struct why *why)
+{
+    (void)b, (void)why;
+    return 0;
+}
+
+/* ---- one step ---- */
+
+static void ref_begin(backend *b, const struct engine_step *step)
+{
+    of(b)->step = step;
+}
+
+static float *row_of(struct reference *r, act_id a, size_t row)
+{
+    return r->acts[a].x + row * r->acts[a].width;
+}
+
+static void ref_embed(backend *b, tensor_id table, float scale, act_id out)
+{
+    struct reference *r = of(b);
+    uint32_t width = r->acts[out].width;
+    for (size_t i = 0; i < r->step->n_rows; i++) {
+        const struct engine_row *row = &r->step->rows[i];
+        const float *from = row->vec ? row->vec : r->tensors[table].x + (size_t)row->token * width;
+        float by = row->vec ? 1.0f : scale;
+        for (uint32_t k = 0; k < width; k++)
+            row_of(r, out, i)[k] = from[k] * by;
+    }
+}
+
+static void norm_vector(const struct reference *r, const struct norm_op *op, const float *in, float *out, uint32_t n)
+{
+    const float *weight = r->tensors[op->weight].x, *bias = op->bias ? r->tensors[op->bias].x : NULL;
+    double mean = 0, square = 0;
+    for (uint32_t k = 0; op->kind == NORM_LAYER && k < n; k++)
+        mean += (double)in[k] / n;
+    for (uint32_t k = 0; k < n; k++)
+        square += ((double)in[k] - mean) * ((double)in[k] - mean) / n;
+    float by = (float)(1.0 / sqrt(square + (double)op->eps));
+    for (uint32_t k = 0; k < n; k++)
+        out[k] = (in[k] - (float)mean) * by * weight[k] + (bias ? bias[k] : 0.0f);
+}
+
+static void ref_norm(backend *b, const struct norm_op *op, act_id in, act_id out)
+{
+    struct reference *r = of(b);
+    for (size_t i = 0; i < r->step->n_rows; i++)
+        norm_vector(r, op, row_of(r, in, i), row_of(r, out, i), r->acts[in].width);
+}
+
+static void ref_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
+{
+    struct reference *r = of(b);
+    for (size_t i = 0; i < r->step->n_rows; i++) {
+        for (uint32_t h = 0; h < n_head; h++)
+            norm_vector(r, op, row_of(r, x, i) + h * head_dim, row_of(r, x, i) + h * head_dim, head_dim);
+    }
+}
+
+/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias */
+static void multiply(const struct reference *r, const float *in, size_t rows, tensor_id w, tensor_id bias, float *out)
+{
+    const struct tensor *t = &r->tensors[w];
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)t->n_out, (blasint)t->n_in, 1.0f, in,
+                (blasint)t->n_in, t->x, (blasint)t->n_in, 0.0f, out, (blasint)t->n_out);
+    for (size_t i = 0; bias && i < rows; i++) {
+        for (uint32_t k = 0; k < t->n_out; k++)
+            out[i * t->n_out + k] += r->tensors[bias].x[k];
+    }
+}
+
+static void ref_linear(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias, const act_id *out)
+{
+    struct reference *r = of(b);
+    for (size_t i = 0; i < n; i++)
+        multiply(r, r->acts[in].x, r->step->n_rows, w[i], bias[i], r->acts[out[i]].x);
+}
+
+static void rotate_head(const struct reference *r, const struct rope_op *op, uint32_t position, float *x)
+{
+    uint32_t half = op->n_dims / 2;
+    const float *factors = op->freq_factors ? r->tensors[op->freq_factors].x : NULL;
+    for (uint32_t i = 0; i < half; i++) {
+        double freq = math_pow64((double)op->theta, -2.0 * i / op->n_dims) * (double)op->freq_scale;
+        double sine, cosine;
+        math_sincos64(position * (factors ? freq / (double)factors[i] : freq), &sine, &cosine);
+        float *a = op->kind == ROPE_HALF ? &x[i] : &x[2 * i], *c = op->kind == ROPE_HALF ? &x[i + half] : &x[2 * i + 1];
+        float u = *a, v = *c;
+        *a = u * (float)cosine - v * (float)sine;
+        *c = u * (float)sine + v * (float)cosine;
+    }
+}
+
+static void ref_rope(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
+{
+    struct reference *r = of(b);
+    for (size_t i = 0; op->kind != ROPE_NONE && i < r->step->n_rows; i++) {
+        for (uint32_t h = 0; h < n_head; h++)
+            rotate_head(r, op, r->step->rows[i].position, row_of(r, x, i) + h * head_dim);
+    }
+}
+
+/* Where a layer's K (or V) of one position of a sequence lies. */
+static float *kv_at(const struct reference *r, float *pool, uint32_t layer, const struct engine_seq *s, uint32_t position)
+{
+    size_t block = s->blocks[position / ENGINE_BLOCK_TOKENS];
+    size_t slot = ((size_t)layer * r->kv.n_blocks + block) * ENGINE_BLOCK_TOKENS + position % ENGINE_BLOCK_TOKENS;
+    return pool + slot * position_floats(r);
+}
+
+static void ref_store_kv(backend *b, uint32_t layer, act_id k, act_id v)
+{
+    struct reference *r = of(b);
+    for (size_t i = 0; i < r->step->n_rows; i++) {
+        const struct engine_row *row = &r->step->rows[i];
+        const struct engine_seq *s = &r->step->seqs[row->seq];
+        memcpy(kv_at(r, r->keys, layer, s, row->position), row_of(r, k, i), position_floats(r) * sizeof(float));
+        memcpy(kv_at(r, r->values, layer, s, row->position), row_of(r, v, i), position_floats(r) * sizeof(float));
+    }
+}
+
+static void attend_head(struct reference *r, const struct attention_op *op, const struct engine_row *row, uint32_t h,
+                        const float *q, float *out)
+{
+    const struct engine_seq *s = &r->step->seqs[row->seq];
+    uint32_t kv_head = h / (op->n_head / op->n_kv_head), dim = op->head_dim;
+    uint32_t first = op->window && row->position + 1 > op->window ? row->position + 1 - op->window : 0;
+    float top = -INFINITY;
+    for (uint32_t p = first; p < row->attend_until; p++) {
+        const float *k = kv_at(r, r->keys, op->layer, s, p) + kv_head * dim;
+        double dot = 0;
+        for (uint32_t d = 0; d < dim; d++)
+            dot += (double)q[d] * (double)k[d];
+        float score = (float)dot * op->scale;
+        if (op->soft_cap > 0)
+            score = op->soft_cap * math_tanh(score / op->soft_cap);
+        r->scores[p - first] = score;
+        top = score > top ? score : top;
+    }
+    double sum = 0;
+    for (uint32_t p = first; p < row->attend_until; p++) {
+        r->scores[p - first] = (float)math_exp64((double)(r->scores[p - first] - top));
+        sum += (double)r->scores[p - first];
+    }
+    memset(out, 0, dim * sizeof *out);
+    for (uint32_t p = first; p < row->attend_until; p++) {
+        const float *v = kv_at(r, r->values, op->layer, s, p) + kv_head * dim;
+        float share = (float)((double)r->scores[p - first] / sum);
+        for (uint32_t d = 0; d < dim; d++)
+            out[d] += share * v[d];
+    }
+}
+
+static void ref_attention(backend *b, const struct attention_op *op, act_id q, act_id out)
+{
+    struct reference *r = of(b);
+    for (size_t i = 0; i < r->step->n_rows; i++) {
+        const struct engine_row *row = &r->step->rows[i];
+        if (row->attend_until > r->n_scores) {
+            r->n_scores = (size_t)row->attend_until * 2;
+            r->scores = xrealloc(r->scores, r->n_scores, sizeof *r->scores);
+        }
+        for (uint32_t h = 0; h < op->n_head; h++)
+            attend_head(r, op, row, h, row_of(r, q, i) + h * op->head_dim, row_of(r, out, i) + h * op->head_dim);
+    }
+}
+
+static float activate(enum act_fn fn, float x)
+{
+    switch (fn) {
+    case ACT_SILU:
+        return math_silu(x);
+    case ACT_GELU_TANH:
+        return math_gelu_tanh(x);
+    case ACT_GELU_ERF:
+        return math_gelu_erf(x);
+    }
+    return x;
+}
+
+static void ref_act_mul(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out)
+{
+    struct reference *r = of(b);
+    size_t n = r->step->n_rows * r->acts[gate].width;
+    for (size_t i = 0; i < n; i++)
+        r->acts[out].x[i] = activate(fn, r->acts[gate].x[i]) * (up ? r->acts[up].x[i] : 1.0f);
+}
+
+static void ref_add(backend *b, act_id x, act_id y)
+{
+    struct reference *r = of(b);
+    size_t n = r->step->n_rows * r->acts[x].width;
+    for (size_t i = 0; i < n; i++)
+        r->acts[x].x[i] += r->acts[y].x[i];
+}
+
+static void ref_logits(backend *b, const struct norm_op *norm, act_id in, tensor_id w, tensor_id bias, float scale, float soft_cap)
+{
+    struct reference *r = of(b);
+    uint32_t width = r->acts[in].width, n_vocab = r->tensors[w].n_out;
+    size_t n = 0;
+    if (!r->picked)
+        r->picked = xcalloc((size_t)r->cfg.rows_max * width, sizeof *r->picked);
+    for (size_t i = 0; i < r->step->n_rows; i++) {
+        r->logits_at[i] = r->step->rows[i].want_logits ? ++n : 0;
+        if (r->step->rows[i].want_logits)
+            norm_vector(r, norm, row_of(r, in, i), r->picked + (n - 1) * width, width);
+    }
+    if (n > r->logits_cap) {
+        r->logits = xrealloc(r->logits, n, n_vocab * sizeof *r->logits);
+        r->logits_cap = n;
+    }
+    multiply(r, r->picked, n, w, bias, r->logits);
+    for (size_t i = 0; i < n * n_vocab && (scale != 1.0f || soft_cap > 0); i++) {
+        float x = r->logits[i] * scale;
+        r->logits[i] = soft_cap > 0 ? soft_cap * math_tanh(x / soft_cap) : x;
+    }
+}
+
+static int ref_finish(backend *b)
+{
+    of(b)->step = NULL;
+    return 0;
+}
+
+static const float *ref_logits_row(const backend *b, size_t row)
+{
+    const struct reference *r = (const struct reference *)(const void *)b;
+    size_t at = r->logits_at[row], n_vocab = r->cfg.n_vocab;
+    return at ? r->logits + (at - 1) * n_vocab : NULL;
+}
+
+/* ---- KV blocks: all layers' keys, then all layers' values ---- */
+
+static size_t ref_block_bytes(const backend *b)
+{
+    const struct reference *r = (const struct reference *)(const void *)b;
+    return 2 * (size_t)r->kv.n_layer * ENGINE_BLOCK_TOKENS * position_floats(r) * sizeof(float);
+}
+
+static float *block_at(const struct reference *r, float *pool, uint32_t layer, uint32_t block)
+{
+    return pool + ((size_t)layer * r->kv.n_blocks + block) * ENGINE_BLOCK_TOKENS * position_floats(r);
+}
+
+static void ref_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens)
+{
+    struct reference *r = of(b);
+    size_t n = n_tokens * position_floats(r) * sizeof(float);
+    for (uint32_t l = 0; l < r->kv.n_layer; l++) {
+        memcpy(block_at(r, r->keys, l, to), block_at(r, r->keys, l, from), n);
+        memcpy(block_at(r, r->values, l, to), block_at(r, r->values, l, from), n);
+    }
+}
+
+static void ref_block_export(const backend *b, uint32_t block, void *out)
+{
+    const struct reference *r = (const struct reference *)(const void *)b;
+    size_t n = ENGINE_BLOCK_TOKENS * position_floats(r) * sizeof(float);
+    char *p = out;
+    for (uint32_t l = 0; l < r->kv.n_layer; l++, p += n)
+        memcpy(p, block_at(r, r->keys, l, block), n);
+    for (uint32_t l = 0; l < r->kv.n_layer; l++, p += n)
+        memcpy(p, block_at(r, r->values, l, block), n);
+}
+
+static void ref_block_import(backend *b, uint32_t block, const void *in)
+{
+    struct reference *r = of(b);
+    size_t n = ENGINE_BLOCK_TOKENS * position_floats(r) * sizeof(float);
+    const char *p = in;
+    for (uint32_t l = 0; l < r->kv.n_layer; l++, p += n)
+        memcpy(block_at(r, r->keys, l, block), p, n);
+    for (uint32_t l = 0; l < r->kv.n_layer; l++, p += n)
+        memcpy(block_at(r, r->values, l, block), p, n);
+}
+
+static const struct backend_ops OPS = {
+    .name = "reference",
+    .free = ref_free,
+    .add_weight = ref_add_weight,
+    .add_act = ref_add_act,
+    .add_kv = ref_add_kv,
+    .ready = ref_ready,
+    .begin = ref_begin,
+    .embed = ref_embed,
+    .norm = ref_norm,
+    .norm_heads = ref_norm_heads,
+    .linear = ref_linear,
+    .rope = ref_rope,
+    .store_kv = ref_store_kv,
+    .attention = ref_attention,
+    .act_mul = ref_act_mul,
+    .add = ref_add,
+    .logits = ref_logits,
+    .finish = ref_finish,
+    .logits_row = ref_logits_row,
+    .block_bytes = ref_block_bytes,
+    .block_copy = ref_block_copy,
+    .block_export = ref_block_export,
+    .block_import = ref_block_import,
+};
+
+int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w)
+{
+    (void)w;
+    struct reference *r = xcalloc(1, sizeof *r);
+    r->base.ops = &OPS;
+    r->cfg = *cfg;
+    *out = &r->base;
+    return 0;
+}
