@@ -44,12 +44,16 @@ static void take_what_is_computed(sched *s, struct sequence *q)
         g->cached_tokens = g->r.n_prompt;
 }
 
-/* Blocks that those running will still take for what they know already, and one more each. */
+/* A sequence takes part with one block more than it needs now: to grow into, or to copy a shared
+ * one. */
+#define HEADROOM 1
+
+/* Blocks that those running will still take. */
 static uint64_t promised(const sched *s)
 {
     uint64_t n = 0;
     LIST_EACH(it, &s->running)
-    n += sequence_lacks(seq_of(it));
+    n += sequence_lacks(seq_of(it)) + HEADROOM;
     return n;
 }
 
@@ -59,7 +63,8 @@ static bool fits(sched *s, struct sequence *q)
         return false;
     uint32_t cached = q->gen->cached_tokens;
     take_what_is_computed(s, q);
-    if (s->n_running == 0 || sequence_lacks(q) + promised(s) <= kvpool_available(s->pool))
+    if (s->n_running == 0 ||
+        sequence_lacks(q) + HEADROOM + promised(s) <= kvpool_available(s->pool))
         return true;
     sequence_drop(q, s->pool);
     q->gen->cached_tokens = cached;
@@ -279,12 +284,28 @@ static void plan_prefills(sched *s)
     }
 }
 
+/* Answers that grew while a prompt before them was computed in pieces may have taken the room it
+ * was admitted with. */
+static void keep_promise(sched *s)
+{
+    LIST_EACH(it, &s->running)
+    {
+        struct sequence *q = seq_of(it), *v;
+        if (left_of(q) == 1 || q->gen->credit == 0)
+            continue;
+        while (sequence_lacks(q) > kvpool_available(s->pool) && (v = victim_for(s, q)))
+            sched_preempt(s, v);
+        return; /* the first of them is enough for progress; it may also have changed the list */
+    }
+}
+
 struct sched_work *sched_plan(sched *s, uint64_t now_us)
 {
     CHECK(!s->busy);
     s->n_rows = s->n_members = s->n_starts = 0;
     s->work = (struct sched_work){.copies = s->copies, .jobs = s->jobs};
     sched_admit(s, now_us);
+    keep_promise(s);
     plan_decodes(s);
     plan_prefills(s);
     if (s->n_rows == 0)

@@ -123,9 +123,7 @@ bool sequence_next_hash(struct sequence *s, struct digest *out)
 uint32_t sequence_lacks(const struct sequence *s)
 {
     uint32_t all = (sequence_total(s) + 1 + B - 1) / B;
-    /* one more where a shared block will have to be copied */
-    uint32_t copy = s->n_computed % B ? 1 : 0;
-    return (all > s->n_blocks ? all - s->n_blocks : 0) + copy;
+    return all > s->n_blocks ? all - s->n_blocks : 0;
 }
 
 /* The block that n_computed lies in, when it holds tokens already: ours alone after this. */

@@ -245,6 +245,43 @@ static void test_resume_at_every_token(void **state)
     world_free(whole);
 }
 
+/* The worker died between the last delta and DONE: what was held back and the end are still to be
+ * told. */
+static void test_resume_at_the_end(void **state)
+{
+    (void)state;
+    fake_prompt(prompts[0], 20, 5, 0);
+    struct gen_request r = fake_request(1, 1, prompts[0], 20);
+    struct world *w = NULL;
+    for (uint64_t seed = 0; !w; seed++) {
+        r.sampling.seed = seed;
+        w = world_alone(&r);
+        struct answer *a = answer_of(w, 1, 1, 0);
+        if (a->reason == SEQ_LENGTH || a->text.n == 0) {
+            world_free(w);
+            w = NULL;
+        }
+    }
+    struct answer *a = answer_of(w, 1, 1, 0);
+    char stop[2] = {a->text.p[a->text.n - 1], '!'};
+    struct gen_request s = r;
+    s.stops[0] = (slice){stop, 2};
+    s.n_stops = 1;
+    s.choices[0].ids = a->ids;
+    s.choices[0].n_ids = (uint32_t)a->n;
+    struct world *v = world_alone(&s);
+    struct answer *b = answer_of(v, 1, 1, 0);
+    assert_true(b->done);
+    assert_int_equal(b->reason, SEQ_STOP);
+    assert_int_equal(b->stop.n, 0);
+    assert_int_equal(b->n_ids_told, a->n);
+    assert_true(slice_eq(buf_slice(&b->text), (slice){stop, 1}));
+    assert_int_equal(v->steps, 0);
+    everything_back(v);
+    world_free(v);
+    world_free(w);
+}
+
 static void test_ids_beyond_the_end_refused(void **state)
 {
     (void)state;
@@ -360,13 +397,13 @@ static void test_credit_is_shared_by_choices(void **state)
     r.n_choices = 3;
     r.choices[1].index = 1;
     r.choices[2].index = 2;
-    r.credit = 10;
+    r.credit = 11; /* not a multiple of the choices */
     assert_int_equal(world_ask(w, &r, NULL), 0);
     world_run(w);
     size_t n = 0;
     for (uint32_t c = 0; c < 3; c++)
         n += answer_of(w, 1, 1, c)->n;
-    assert_int_equal(n, 10);
+    assert_int_equal(n, 11);
     sched_credit(w->s, 1, 1, 1000);
     world_run(w);
     r.credit = UINT64_MAX;
@@ -484,6 +521,70 @@ static void test_fair_between_clients(void **state)
         later += answer_of(w, 1, 1 + i, 0)->first_step > a->first_step;
     assert_true(a->first_step > asked);
     assert_true(later >= 28);
+    world_free(w);
+}
+
+/* Nor does a long prompt that is being computed already. */
+static void test_short_prompt_overtakes_long(void **state)
+{
+    (void)state;
+    struct sched_config cfg = FAKE_CONFIG;
+    cfg.step_tokens = 32;
+    struct world *w = world_new(&cfg);
+    int32_t *many = xcalloc(900, sizeof *many);
+    fake_prompt(many, 900, 2, 0);
+    struct gen_request l = fake_request(1, 1, many, 900);
+    l.client = SLICE_LIT("client-number-01");
+    assert_int_equal(world_ask(w, &l, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        assert_true(world_step(w));
+    fake_prompt(prompts[0], 60, 1, 0);
+    struct gen_request r = fake_request(1, 2, prompts[0], 60);
+    r.client = SLICE_LIT("client-number-02");
+    assert_int_equal(world_ask(w, &r, NULL), 0);
+    uint64_t asked = w->steps;
+    world_run(w);
+    assert_true(answer_of(w, 1, 2, 0)->first_step <= asked + 5);
+    assert_true(answer_of(w, 1, 1, 0)->first_step > asked + 20);
+    all_alike(w, &l, 1);
+    all_alike(w, &r, 1);
+    free(many);
+    world_free(w);
+}
+
+/* Answers that grow beside a long urgent prompt give the room back that it was promised. */
+static void test_growing_answers_yield_to_a_prompt(void **state)
+{
+    (void)state;
+    struct sched_config cfg = FAKE_CONFIG;
+    cfg.n_blocks =
+        16 * 2 + 36 + 17; /* room for the sixteen to grow by one block each, not by two */
+    cfg.n_context = 50 * 16;
+    cfg.step_tokens = 32;
+    cfg.seqs_max = 17;
+    struct world *w = world_new(&cfg);
+    struct gen_request rs[17];
+    int32_t *many = xcalloc(560, sizeof *many);
+    make_requests(rs, 17, 0);
+    for (size_t i = 0; i < 17; i++) {
+        rs[i].n_prompt = i < 16 ? 1 : 560;
+        rs[i].prompt = i < 16 ? prompts[i] : many;
+        fake_prompt(i < 16 ? prompts[i] : many, rs[i].n_prompt, i + 1, 0);
+        rs[i].priority = i < 16 ? -1 : 1;
+        rs[i].max_tokens = 150;
+        rs[i].sampling.forbid_ends = true;
+        if (i == 16)
+            while (answer_of(w, rs[15].gateway, rs[15].request, 0)->n < 17)
+                assert_true(world_step(w));
+        assert_int_equal(world_ask(w, &rs[i], NULL), 0);
+    }
+    uint64_t asked = w->steps;
+    world_run(w);
+    assert_true(sched_load_now(w->s).preemptions > 0);
+    assert_true(answer_of(w, rs[16].gateway, rs[16].request, 0)->first_step <= asked + 36);
+    all_alike(w, rs, 17);
+    everything_back(w);
+    free(many);
     world_free(w);
 }
 
@@ -721,6 +822,7 @@ int main(void)
         cmocka_unit_test(test_preempted_goes_on_alike),
         cmocka_unit_test(test_choices),
         cmocka_unit_test(test_resume_at_every_token),
+        cmocka_unit_test(test_resume_at_the_end),
         cmocka_unit_test(test_ids_beyond_the_end_refused),
         cmocka_unit_test(test_cancel_gives_everything_back),
         cmocka_unit_test(test_cancel_keeps_the_prefix),
@@ -730,6 +832,8 @@ int main(void)
         cmocka_unit_test(test_queue_full),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_fair_between_clients),
+        cmocka_unit_test(test_short_prompt_overtakes_long),
+        cmocka_unit_test(test_growing_answers_yield_to_a_prompt),
         cmocka_unit_test(test_urgent_displaces_batch),
         cmocka_unit_test(test_long_prompt_beside_answers),
         cmocka_unit_test(test_ends),
