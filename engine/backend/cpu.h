@@ -1,0 +1,131 @@
+/* The inside of the CPU backend, shared by its cpu_*.c files. All memory is taken in `ready` and by pages on first touch;
+ * a step allocates nothing. Work goes to the pool in parts; no part's result depends on how many there are. */
+#ifndef NUNCHI_ENGINE_CPU_H
+#define NUNCHI_ENGINE_CPU_H
+
+#include "engine/kernels/kernels.h"
+#include "engine/pool.h"
+
+#define ROPE_TABLES 4 /* distinct rotations of a model; Gemma 3 has two */
+
+struct cpu_weight {
+    struct weight w;
+    const struct format *f;
+    struct packed packed; /* if w.multiplied */
+    size_t at, bytes;     /* of the packed panels in cpu.packed */
+    const float *vector;  /* if n_out is 1 and it is not multiplied: padded to whole panels */
+};
+
+struct cpu_act {
+    uint32_t width;
+    size_t stride; /* floats: whole panels */
+    float *data;   /* (rows_max, stride) */
+};
+
+struct cpu_rope {
+    bool used, filled; /* filled: cos and sin are of this step's rows */
+    struct rope_op op;
+    double *freq; /* (n_dims/2) radians per position */
+    float *cs;    /* (rows_max, n_dims): cosines, then sines */
+};
+
+/* Consecutive rows of one sequence. */
+struct cpu_run {
+    uint32_t first, n;
+};
+
+typedef struct cpu {
+    backend base; /* first */
+    struct backend_config cfg;
+    const struct kernels *k;
+    pool *pool;
+
+    struct cpu_weight *weights; /* tensor_id - 1 */
+    uint32_t n_weights, cap_weights;
+    struct cpu_act *acts; /* act_id - 1 */
+    uint32_t n_acts, cap_acts;
+
+    uint8_t *packed;
+    size_t packed_bytes;
+    struct act_block *quantised; /* tiles of the input of one linear */
+    size_t quantised_bytes;
+    float *wanted; /* (rows_max, widest act): rows that want logits */
+    size_t wanted_bytes;
+    float *logits; /* (rows_max, logits_stride) */
+    size_t logits_stride, logits_bytes;
+    int32_t *logits_of; /* (rows_max) index into logits, or -1 */
+
+    struct kv_shape kv_shape;
+    uint16_t *kv; /* (n_blocks, n_layer, n_kv_head, kv_head_halves) */
+    size_t kv_block_halves, kv_bytes;
+    float *scratch; /* (threads, attention_scratch) */
+    size_t scratch_floats;
+
+    struct cpu_rope ropes[ROPE_TABLES];
+    uint32_t next_rope;
+
+    const struct engine_step *step;
+    struct cpu_run *runs; /* (rows_max) */
+    uint32_t n_runs;
+} cpu;
+
+static inline cpu *cpu_of(backend *b)
+{
+    return (cpu *)(void *)b;
+}
+
+static inline struct cpu_act *cpu_act_of(cpu *c, act_id id)
+{
+    CHECK(id >= 1 && id <= c->n_acts);
+    return &c->acts[id - 1];
+}
+
+static inline struct cpu_weight *cpu_weight_of(cpu *c, tensor_id id)
+{
+    CHECK(id >= 1 && id <= c->n_weights);
+    return &c->weights[id - 1];
+}
+
+/* NULL for id 0. */
+const float *cpu_vector(cpu *c, tensor_id id);
+
+/* Calls fn(ctx, first, n, thread) for ranges that cover 0..n_rows-1; on the pool if there is enough to do.
+ * row_cost is about how many floats a row touches. */
+typedef void (*cpu_rows_fn)(void *ctx, uint32_t first, uint32_t n, int thread);
+void cpu_rows(cpu *c, cpu_rows_fn fn, void *ctx, uint32_t n_rows, size_t row_cost);
+
+/* Zeroed pages that cost memory only once touched; NULL if the system refuses. */
+void *cpu_pages(size_t bytes);
+void cpu_pages_free(void *p, size_t bytes);
+
+/* cpu_weights.c */
+int cpu_add_weight(backend *b, const struct weight *w, tensor_id *out, struct why *why);
+int cpu_pack(cpu *c, struct why *why);
+void cpu_free_weights(cpu *c);
+
+/* cpu_linear.c: out (n_rows, out_stride) = x (n_rows, x_stride) · Wᵀ + bias. */
+struct cpu_product {
+    const struct packed *w;
+    const float *bias; /* NULL: none */
+    float *out;
+    size_t out_stride;
+};
+#define CPU_PRODUCTS_MAX 8 /* weights of one linear call */
+void cpu_linear(cpu *c, const float *x, size_t x_stride, uint32_t n_rows, const struct cpu_product *p, size_t n);
+
+/* cpu_rows.c */
+void cpu_embed(backend *b, tensor_id table, float scale, act_id out);
+void cpu_norm(backend *b, const struct norm_op *op, act_id in, act_id out);
+void cpu_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim);
+void cpu_rope_op(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim);
+void cpu_act_mul(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out);
+void cpu_add(backend *b, act_id x, act_id y);
+
+/* cpu_attention.c */
+void cpu_store_kv(backend *b, uint32_t layer, act_id k, act_id v);
+void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id out);
+void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
+void cpu_block_export(const backend *b, uint32_t block, void *out);
+void cpu_block_import(backend *b, uint32_t block, const void *p);
+
+#endif

@@ -1,0 +1,16 @@
+/* The table of one instruction set; NAME and TABLE come from the kernels_*.c that includes it. */
+const struct kernels TABLE = {
+    .name = NAME,
+    .heights = HEIGHT_LIST,
+    .n_heights = ARRAY_LEN(HEIGHT_LIST),
+    .quantise = quantise,
+    .linear = linear,
+    .norm_rms = norm_rms,
+    .norm_layer = norm_layer,
+    .act_mul = act_mul,
+    .add = add,
+    .scale = scale,
+    .rope = rope,
+    .store_kv = store_kv,
+    .attention = attention,
+};

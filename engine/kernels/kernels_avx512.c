@@ -1,0 +1,11 @@
+#include "engine/kernels/lanes_avx512.h"
+
+#include <float.h>
+
+#include "engine/kernels/body_linear.h"
+#include "engine/kernels/body_rows.h"
+#include "engine/kernels/body_attention.h"
+
+#define NAME "avx512"
+#define TABLE KERNELS_AVX512
+#include "engine/kernels/body_table.h"

@@ -1,0 +1,91 @@
+/* Lanes of one register, in C alone. Sixteen of them, so that a compiler can make vectors of any machine out of the
+ * loops. See lanes_avx512.h. */
+#ifndef NUNCHI_ENGINE_LANES_H
+#define NUNCHI_ENGINE_LANES_H
+
+#include <math.h>
+
+#include "engine/kernels/half.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 16
+#define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(4, __VA_ARGS__)
+#define ACCUMULATORS 4
+
+typedef struct { float v[LANES]; } vf;
+typedef struct { int32_t v[LANES]; } vi;
+typedef struct { uint8_t v[4 * LANES]; } vb;
+
+#define EACH(type, expr)                                                                           \
+    type r;                                                                                        \
+    for (int i = 0; i < LANES; i++)                                                                \
+        r.v[i] = (expr);                                                                           \
+    return r
+
+INLINE vf f_set(float x) { EACH(vf, x); }
+INLINE vf f_load(const float *p) { EACH(vf, p[i]); }
+INLINE void f_store(float *p, vf x) { memcpy(p, x.v, sizeof x.v); }
+INLINE vf f_add(vf a, vf b) { EACH(vf, a.v[i] + b.v[i]); }
+INLINE vf f_sub(vf a, vf b) { EACH(vf, a.v[i] - b.v[i]); }
+INLINE vf f_mul(vf a, vf b) { EACH(vf, a.v[i] * b.v[i]); }
+INLINE vf f_div(vf a, vf b) { EACH(vf, a.v[i] / b.v[i]); }
+static __attribute__((noinline)) vf f_fma(vf a, vf b, vf c)
+{
+    EACH(vf, fmaf(a.v[i], b.v[i], c.v[i]));
+}
+INLINE vf f_max(vf a, vf b) { EACH(vf, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+INLINE vf f_min(vf a, vf b) { EACH(vf, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+INLINE vf f_if_less(vf a, vf b, vf yes, vf no) { EACH(vf, a.v[i] < b.v[i] ? yes.v[i] : no.v[i]); }
+INLINE vf f_if_nan(vf a, vf yes, vf no) { EACH(vf, a.v[i] != a.v[i] ? yes.v[i] : no.v[i]); }
+INLINE vf f_abs(vf a) { EACH(vf, bits_float(float_bits(a.v[i]) & 0x7fffffffu)); }
+INLINE vf f_negate(vf a) { EACH(vf, bits_float(float_bits(a.v[i]) ^ 0x80000000u)); }
+INLINE vf f_sign_of(vf mag, vf sign)
+{
+    EACH(vf, bits_float((float_bits(mag.v[i]) & 0x7fffffffu) | (float_bits(sign.v[i]) & 0x80000000u)));
+}
+INLINE vi i_set(int32_t x) { EACH(vi, x); }
+INLINE vi i_add(vi a, vi b) { EACH(vi, a.v[i] + b.v[i]); }
+INLINE vi i_sub(vi a, vi b) { EACH(vi, a.v[i] - b.v[i]); }
+INLINE vi i_half(vi a) { EACH(vi, a.v[i] >> 1); }
+INLINE vi i_of_f(vf a) { EACH(vi, (int32_t)a.v[i]); }
+INLINE vf f_of_i(vi a) { EACH(vf, (float)a.v[i]); }
+INLINE vf f_pow2(vi n) { EACH(vf, bits_float((uint32_t)(n.v[i] + 127) << 23)); }
+INLINE uint16_t half_at(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+INLINE vf f_of_half(const uint8_t *p) { EACH(vf, half_to_float(half_at(p + 2 * i))); }
+INLINE vf f_of_bfloat(const uint8_t *p) { EACH(vf, bfloat_to_float(half_at(p + 2 * i))); }
+INLINE void f_to_half(uint16_t *p, vf x)
+{
+    for (int i = 0; i < LANES; i++)
+        p[i] = float_to_half(x.v[i]);
+}
+INLINE vf f_of_u8(const uint8_t *p) { EACH(vf, (float)p[i]); }
+INLINE vf f_of_i8(const uint8_t *p) { EACH(vf, (float)(int8_t)p[i]); }
+INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
+
+/* Calls, not inlined: in C they are long, and once is enough. */
+static __attribute__((noinline)) void b_unpack(uint32_t bits, const uint8_t *q, int part, vb w[8])
+{
+    (void)part;
+    for (int j = 0; j < 8; j++)
+        for (int i = 0; i < 64; i++) {
+            unsigned v = bits == 8 ? q[64 * j + i] : q[64 * (j % 4) + i] >> (j < 4 ? 0 : 4) & 15u;
+            if (bits == 5)
+                v |= (q[256 + 8 * j + i / 8] >> (i % 8) & 1u) << 4;
+            if (bits == 6)
+                v |= (q[256 + 64 * (j / 4) + i] >> (2 * (j % 4)) & 3u) << 4;
+            w[j].v[i] = (uint8_t)v;
+        }
+}
+static __attribute__((noinline)) vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to, int32_t init)
+{
+    (void)bits;
+    vi s = i_set(init);
+    for (int j = from; j < to; j++)
+        for (int i = 0; i < LANES; i++)
+            for (int c = 0; c < 4; c++)
+                s.v[i] += w[j].v[4 * i + c] * x[4 * j + c];
+    return s;
+}
+
+#undef EACH
+#endif
