@@ -1,0 +1,215 @@
+#include "gateway/core_impl.h"
+
+#include <stdio.h>
+
+#define STEP_ARENA_BYTES                                                                           \
+    (64u << 20) /* one step's tokens of all requests; the wire bounds the packed form to 4 MiB */
+
+gw *gw_new(const struct gw_config *cfg, const struct gw_out *out)
+{
+    gw *g = xcalloc(1, sizeof *g);
+    g->cfg = *cfg;
+    g->out = *out;
+    g->calls = calls_new();
+    g->route = route_new();
+    g->jobs = map_new();
+    g->runs = map_new();
+    g->ingests = map_new();
+    g->uploads = map_new();
+    g->asks = map_new();
+    g->tenants = map_new();
+    list_init(&g->waiting);
+    return g;
+}
+
+void gw_free(gw *g)
+{
+    if (!g)
+        return;
+    void *v;
+    for (size_t it = 0; map_next(g->jobs, &it, NULL, &v); it = 0)
+        job_free(v, "shutdown");
+    for (size_t it = 0; map_next(g->uploads, &it, NULL, &v); it = 0)
+        upload_free(v, "shutdown");
+    for (size_t it = 0; map_next(g->asks, &it, NULL, &v); it = 0)
+        cache_ask_free(v);
+    calls_free(g->calls);
+    route_free(g->route);
+    timers_clear(&g->timers);
+    map *const maps[] = {g->jobs, g->runs, g->ingests, g->uploads, g->asks, g->tenants};
+    for (size_t i = 0; i < ARRAY_LEN(maps); i++)
+        map_free(maps[i]);
+    free(g);
+}
+
+void core_enter(gw *g, uint64_t now_us)
+{
+    g->now_us = now_us;
+}
+
+/* Whoever waits is looked at once after every change, the oldest first; a job that starts may free
+ * itself. */
+void core_settle(gw *g)
+{
+    while (g->dirty) {
+        g->dirty = false;
+        LIST_EACH(it, &g->waiting)
+        job_try(CONTAINER_OF(it, struct job, wait_link));
+    }
+}
+
+uint64_t gw_tick(gw *g, uint64_t now_us)
+{
+    core_enter(g, now_us);
+    calls_tick(g->calls, now_us);
+    timers_run(&g->timers, now_us);
+    core_settle(g);
+    uint64_t a = calls_tick(g->calls, now_us), b = timers_next_us(&g->timers);
+    return a < b ? a : b;
+}
+
+void gw_drain(gw *g)
+{
+    g->draining = true;
+}
+
+/* ---- peers ---- */
+
+void gw_peer_up(gw *g, uint64_t now_us, uint64_t peer, const Nunchi__Ready *r)
+{
+    core_enter(g, now_us);
+    if (route_up(g->route, peer, r))
+        g->dirty = true;
+    core_settle(g);
+}
+
+void gw_peer_changed(gw *g, uint64_t now_us, uint64_t peer, const Nunchi__Ready *r,
+                     const Nunchi__Heartbeat *h)
+{
+    core_enter(g, now_us);
+    struct worker *w = route_find(g->route, peer);
+    if (w) {
+        uint32_t slots = w->slots;
+        bool was_draining = w->draining;
+        route_changed(w, r, h);
+        g->dirty |= w->slots > slots || was_draining != w->draining;
+    }
+    core_settle(g);
+}
+
+void gw_peer_down(gw *g, uint64_t now_us, uint64_t peer)
+{
+    core_enter(g, now_us);
+    route_down(g->route, peer); /* first: what is told "lost" must not go there again */
+    calls_peer_down(g->calls, peer);
+    g->dirty = true;
+    core_settle(g);
+}
+
+static void on_step(gw *g, uint64_t peer, const struct wire_msg *m)
+{
+    arena *a = arena_new(STEP_ARENA_BYTES);
+    void *v;
+    if (ask_unpack(a, &nunchi__step_tokens__descriptor, m, &v) == 0) {
+        const Nunchi__StepTokens *s = v;
+        for (size_t i = 0; i < s->n_deltas; i++) {
+            struct job *j = map_get_u64(g->runs, s->deltas[i]->request);
+            if (j && j->ask.peer == peer && s->deltas[i]->attempt == 0)
+                job_delta(j, s->deltas[i]); /* anything else is late, or not ours */
+        }
+    }
+    arena_free(a);
+}
+
+static void on_credit(gw *g, uint64_t peer, const struct wire_msg *m)
+{
+    struct ingest *in = map_get_u64(g->ingests, m->head.request);
+    if (!in || in->ask.peer != peer)
+        return;
+    arena *a = arena_new(4096);
+    void *v;
+    if (pb_unpack(a, &nunchi__credit__descriptor, m->body, WIRE_CONTROL_MAX, &v, NULL) == 0) {
+        uint64_t more = ((const Nunchi__Credit *)v)->amount;
+        in->credit = more > UINT64_MAX - in->credit ? UINT64_MAX : in->credit + more;
+        timers_set(&g->timers, &in->again, g->now_us);
+    }
+    arena_free(a);
+}
+
+void gw_peer_msg(gw *g, uint64_t now_us, uint64_t peer, const struct wire_msg *m)
+{
+    core_enter(g, now_us);
+    if (m->head.type == WIRE_CHUNK && (m->head.flags & WIRE_MANY))
+        on_step(g, peer, m);
+    else if (m->head.type == WIRE_CREDIT)
+        on_credit(g, peer, m);
+    else
+        calls_msg(g->calls, now_us, peer, m); /* false: late; dropped */
+    timers_run(&g->timers, now_us);
+    core_settle(g);
+}
+
+/* ---- what there is ---- */
+
+/* Some model has both a worker and a tokenizer that read the same file. */
+static bool can_answer(gw *g)
+{
+    for (struct worker *w = NULL; (w = route_next(g->route, w));) {
+        if (w->service != SERVICE_MODEL || w->draining || w->slots == 0)
+            continue;
+        for (size_t i = 0; i < w->ready->n_models; i++)
+            if (route_any(g->route, SERVICE_TOKENIZER, slice_str(w->ready->models[i]->name)))
+                return true;
+    }
+    return false;
+}
+
+void gw_state(gw *g, struct gw_state *s)
+{
+    *s = (struct gw_state){.requests = map_len(g->jobs),
+                           .queued = g->n_waiting,
+                           .running = map_len(g->runs),
+                           .uploads = map_len(g->uploads),
+                           .ready = !g->draining && can_answer(g),
+                           .draining = g->draining};
+    for (struct worker *w = NULL; (w = route_next(g->route, w));)
+        s->workers[w->service] += !w->draining;
+}
+
+/* Whether an earlier worker has told of this model already. */
+static bool told_before(gw *g, const struct worker *until, const char *name)
+{
+    for (struct worker *w = NULL; (w = route_next(g->route, w)) && w != until;)
+        if (w->service == SERVICE_MODEL && !w->draining && worker_model(w, slice_str(name)))
+            return true;
+    return false;
+}
+
+void gw_models(gw *g, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *ctx)
+{
+    for (struct worker *w = NULL; (w = route_next(g->route, w));) {
+        if (w->service != SERVICE_MODEL || w->draining)
+            continue;
+        for (size_t i = 0; i < w->ready->n_models; i++)
+            if (!told_before(g, w, w->ready->models[i]->name))
+                fn(ctx, w->ready->models[i]);
+    }
+}
+
+const struct gw_counts *gw_counts(const gw *g)
+{
+    return &g->counts;
+}
+
+int gw_failed(struct gw_fail *f, int err, const char *code, const char *field, const char *fmt, ...)
+{
+    *f = (struct gw_fail){.err = err, .code = code};
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(f->why.text, sizeof f->why.text, fmt, args);
+    va_end(args);
+    snprintf(f->why.field, sizeof f->why.field, "%s", field);
+    if (err_retryable(err))
+        f->retry_after_ms = 1000;
+    return err;
+}

@@ -1,0 +1,178 @@
+/* Between the core's files: core.c (the whole), ask.c (one call to a worker), job*.c (a question),
+ * ingest.c (bytes to a video worker), upload.c (a file), files.c (calls to caches). */
+#ifndef NUNCHI_GATEWAY_CORE_IMPL_H
+#define NUNCHI_GATEWAY_CORE_IMPL_H
+
+#include "common/base/map.h"
+#include "common/base/timers.h"
+#include "common/wire/calls.h"
+#include "common/wire/pb.h"
+#include "gateway/base64.h"
+#include "gateway/core.h"
+#include "gateway/route.h"
+
+struct gw {
+    struct gw_config cfg;
+    struct gw_out out;
+    uint64_t now_us; /* of the call that is running */
+    calls *calls;
+    route *route;
+    struct timers timers;
+    map *jobs;           /* id -> job */
+    map *runs;           /* request id on the wire -> job: step messages name many at once */
+    map *ingests;        /* request id on the wire -> ingest: for credit */
+    map *uploads;        /* id -> upload */
+    map *asks;           /* id -> cache call */
+    map *tenants;        /* tenant -> count, as a pointer */
+    struct list waiting; /* jobs that need a worker, oldest first */
+    size_t n_waiting;
+    uint64_t last_id;
+    bool dirty; /* a slot or a worker came free: look at the waiting */
+    bool draining;
+    struct gw_counts counts;
+};
+
+/* Every entry point: takes the time first, settles last. */
+void core_enter(gw *g, uint64_t now_us);
+void core_settle(gw *g);
+
+/* ---- ask.c: one call to a worker; embedded, zero-initialised ---- */
+struct ask {
+    gw *g;
+    uint64_t request, peer; /* request 0: none is open */
+    uint32_t sequence;
+    uint8_t trace[16], span[8];
+    /* err 0: m is DONE. The ask may be used again from within. */
+    void (*done)(struct ask *a, int err, const struct wire_msg *m, const struct why *w);
+    void (*chunk)(struct ask *a, const struct wire_msg *m);
+};
+/* Sends a REQUEST to w. Negative: nothing is open and `done` never comes. */
+int ask_send(struct ask *a, struct worker *w, const ProtobufCMessage *body, const slice *frames,
+             size_t n_frames, uint32_t timeout_ms) MUST_USE;
+/* CHUNK or CREDIT of an open ask. */
+int ask_more(struct ask *a, int type, uint16_t flags, const ProtobufCMessage *body,
+             const slice *frame) MUST_USE;
+void ask_cancel(struct ask *a, const char *reason); /* harmless if none is open */
+int ask_unpack(arena *a, const ProtobufCMessageDescriptor *d, const struct wire_msg *m,
+               void **out) MUST_USE;
+
+/* ---- ingest.c: a file's bytes to a video worker ---- */
+struct ingest_ops {
+    void (*more)(void *ctx);
+    void (*progress)(void *ctx, const Nunchi__Ingesting *i);
+    void (*done)(void *ctx, const Nunchi__Ingested *i);
+    void (*failed)(void *ctx, int err, const struct why *w);
+};
+struct ingest {
+    struct ask ask;
+    uint64_t request; /* as in ask, until the end was heard */
+    const struct ingest_ops *ops;
+    void *ctx;
+    uint64_t credit;
+    buf pending;
+    bool ended, end_sent, starved; /* starved: `more` is due once there is room */
+    struct loop_timer again;       /* the worker's queue was full */
+};
+int ingest_start(gw *g, struct ingest *in, struct worker *w, const Nunchi__Ingest *q,
+                 const struct ingest_ops *ops, void *ctx) MUST_USE;
+/* Takes all; false: enough for now, `more` follows. */
+bool ingest_bytes(struct ingest *in, slice bytes);
+void ingest_end(struct ingest *in);
+void ingest_clear(struct ingest *in, const char *reason); /* cancels what is open, frees */
+
+/* ---- a question ---- */
+enum stage { STAGE_VIDEOS, STAGE_TOKENISE, STAGE_LOOKUP, STAGE_PLACE, STAGE_RUN };
+
+struct job;
+
+struct job_video {
+    struct job *job;
+    const struct gw_part *part;
+    struct ask ask;       /* to a cache */
+    struct ingest ingest; /* GW_VIDEO_DATA */
+    struct base64 decoder;
+    size_t at; /* of the base64 text */
+    struct loop_timer again;
+    uint64_t trouble_us; /* since when nothing works; 0: it does */
+    uint64_t quiet_us;   /* since when the file's state has not changed */
+    uint64_t touched;
+    uint32_t permille;
+    bool has_content, ready;
+    uint8_t content[DIGEST_BYTES];
+    buf notes; /* packed, as they came from the cache */
+    uint8_t salt[16];
+};
+
+struct job_choice {
+    int32_t *ids;
+    uint32_t n_ids, cap;
+    buf text;     /* kept while the answer may be stored */
+    buf logprobs; /* kept likewise: le32 length and packed TokenLogprob, again and again */
+    buf held;     /* log probabilities of tokens whose text is not certain yet, the same way */
+};
+
+struct job {
+    gw *g;
+    uint64_t id;
+    struct gw_request *r;
+    const struct gw_client_ops *ops;
+    void *client;
+    enum stage stage;
+    struct list wait_link; /* in gw.waiting, or self-linked */
+    uint64_t alone_us;     /* since when there is no worker of the kind at all; 0: there is */
+    struct loop_timer deadline, wake;
+    uint64_t began_us;
+    unsigned attempts; /* of the stage */
+
+    struct job_video video[VIDEOS_MAX];
+    size_t n_videos;
+    uint64_t told_us; /* when `waiting` was called last */
+
+    struct ask ask; /* tokenizer, cache lookup, model: one at a time */
+    uint64_t run;   /* its request in gw.runs; 0: none */
+    buf ids, hashes;
+    uint32_t n_tokens, max_tokens;
+    struct digest content;
+
+    bool cacheable, started;
+    struct digest result_key;
+    uint8_t numerics[DIGEST_BYTES];
+    bool has_numerics;
+    struct job_choice choice[CHOICES_MAX];
+    uint64_t credit; /* tokens that the worker may still send */
+    uint32_t cached_tokens;
+};
+
+/* job.c */
+void job_wait(struct job *j, enum stage s);            /* for a worker: at the end of the line */
+void job_unwait(struct job *j);                        /* harmless if it does not wait */
+void job_try(struct job *j);                           /* whether one is there now */
+void job_fail(struct job *j, const struct gw_fail *f); /* frees j */
+void job_fail_err(struct job *j, int err, const struct why *w);
+void job_finish(struct job *j, const struct gw_usage *u); /* frees j */
+void job_free(struct job *j, const char *reason);
+/* False, or the job has failed: nobody has been there for too long. */
+bool job_alone(struct job *j, enum service s, const char *what);
+/* job_video.c */
+void job_videos_start(struct job *j);
+void job_video_clear(struct job_video *v);
+/* job_tokens.c */
+void job_tokenise(struct job *j);
+/* job_result.c */
+void job_lookup(struct job *j);
+void job_store(struct job *j, const struct gw_usage *u, const enum gw_end *ends,
+               const uint32_t *n_ids);
+void job_keep(struct job *j, uint32_t choice, slice text); /* for job_store */
+void job_keep_logprobs(struct job *j, uint32_t choice, slice packed);
+/* job_run.c */
+void job_place(struct job *j);
+void job_delta(struct job *j, const Nunchi__Delta *d);
+void job_grant(struct job *j);
+
+/* upload.c, files.c */
+struct upload;
+void upload_free(struct upload *u, const char *reason);
+struct cache_ask;
+void cache_ask_free(struct cache_ask *c);
+
+#endif

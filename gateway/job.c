@@ -1,0 +1,237 @@
+/* The life of a question: admitted, waiting for a worker, ended. */
+#include "gateway/core_impl.h"
+
+/* A waiting job looks again so often even if nothing seems to have changed. */
+#define WAIT_LOOK_US 200000
+
+/* ---- admission ---- */
+
+static size_t tenant_count(gw *g, const struct gw_request *r, int change)
+{
+    slice key = {(const char *)r->tenant, sizeof r->tenant};
+    uintptr_t n = (uintptr_t)map_get(g->tenants, key) + (uintptr_t)(intptr_t)change;
+    if (n)
+        map_put(g->tenants, key, (void *)n);
+    else
+        map_del(g->tenants, key);
+    return n;
+}
+
+static int refuse_model(gw *g, const struct gw_request *r, struct gw_fail *f)
+{
+    if (route_any(g->route, SERVICE_MODEL, r->model) ||
+        !route_any(g->route, SERVICE_MODEL, (slice){0}))
+        return 0; /* with no model at all, waiting may help */
+    return gw_failed(f, ERR_NOT_FOUND, "model_not_found", "model",
+                     "the model '%.*s' is not served here; see /v1/models",
+                     (int)(r->model.n < 100 ? r->model.n : 100), r->model.p);
+}
+
+static int admit(gw *g, const struct gw_request *r, struct gw_fail *f)
+{
+    if (g->draining)
+        return gw_failed(f, ERR_UNAVAILABLE, NULL, "",
+                         "shutting down; ask again elsewhere or later");
+    if (map_len(g->jobs) >= g->cfg.requests_max)
+        return gw_failed(f, ERR_BUSY, NULL, "", "%u requests are open already (requests-max)",
+                         g->cfg.requests_max);
+    if (g->n_waiting >= g->cfg.queue_max)
+        return gw_failed(f, ERR_BUSY, NULL, "",
+                         "%u requests are waiting for a worker already (queue-max)",
+                         g->cfg.queue_max);
+    slice key = {(const char *)r->tenant, sizeof r->tenant};
+    if (g->cfg.tenant_max && (uintptr_t)map_get(g->tenants, key) >= g->cfg.tenant_max)
+        return gw_failed(f, ERR_BUSY, NULL, "",
+                         "%u requests of this key are open already (key-requests-max)",
+                         g->cfg.tenant_max);
+    return refuse_model(g, r, f);
+}
+
+static void on_deadline(void *ctx)
+{
+    struct job *j = ctx;
+    struct gw_fail f;
+    gw_failed(&f, ERR_TIMEOUT, NULL, "", "not answered within its time (request-ms)");
+    job_fail(j, &f);
+}
+
+static void on_wake(void *ctx)
+{
+    struct job *j = ctx;
+    timers_set(&j->g->timers, &j->wake, j->g->now_us + WAIT_LOOK_US);
+    job_try(j);
+}
+
+static struct job *job_new(gw *g, struct gw_request *r, const struct gw_client_ops *ops,
+                           void *client)
+{
+    struct job *j = xcalloc(1, sizeof *j);
+    j->g = g;
+    j->r = r;
+    j->ops = ops;
+    j->client = client;
+    j->id = ++g->last_id;
+    j->began_us = g->now_us;
+    j->deadline = (struct loop_timer){.fn = on_deadline, .ctx = j};
+    j->wake = (struct loop_timer){.fn = on_wake, .ctx = j};
+    j->ask.g = g;
+    memcpy(j->ask.trace, r->trace, sizeof r->trace);
+    memcpy(j->ask.span, r->span, sizeof r->span);
+    list_init(&j->wait_link);
+    j->cacheable = !r->no_store && (r->sampling.temperature <= 0 || r->sampling.seed_given);
+    map_put_u64(g->jobs, j->id, j);
+    tenant_count(g, r, 1);
+    uint32_t ms = r->deadline_ms ? r->deadline_ms : g->cfg.request_ms;
+    timers_set(&g->timers, &j->deadline, g->now_us + (uint64_t)ms * 1000);
+    return j;
+}
+
+int gw_ask(gw *g, uint64_t now_us, struct gw_request *r, const struct gw_client_ops *ops,
+           void *client, uint64_t *id, struct gw_fail *f)
+{
+    core_enter(g, now_us);
+    int e = admit(g, r, f);
+    if (e < 0) {
+        g->counts.refused++;
+        gw_request_free(r);
+        return e;
+    }
+    g->counts.admitted++;
+    struct job *j = job_new(g, r, ops, client);
+    *id = j->id;
+    job_videos_start(j);
+    core_settle(g);
+    return 0;
+}
+
+/* ---- waiting for a worker ---- */
+
+void job_unwait(struct job *j)
+{
+    if (list_empty(&j->wait_link))
+        return;
+    list_remove(&j->wait_link);
+    j->g->n_waiting--;
+    timers_cancel(&j->g->timers, &j->wake);
+}
+
+void job_wait(struct job *j, enum stage s)
+{
+    if (j->stage != s)
+        j->attempts = 0;
+    j->stage = s;
+    if (list_empty(&j->wait_link)) {
+        list_append(&j->g->waiting, &j->wait_link);
+        j->g->n_waiting++;
+        timers_set(&j->g->timers, &j->wake, j->g->now_us + WAIT_LOOK_US);
+    }
+    j->g->dirty = true;
+}
+
+void job_try(struct job *j)
+{
+    if (j->stage == STAGE_TOKENISE)
+        job_tokenise(j);
+    else if (j->stage == STAGE_PLACE)
+        job_place(j);
+}
+
+bool job_alone(struct job *j, enum service s, const char *what)
+{
+    gw *g = j->g;
+    slice model = s == SERVICE_MODEL || s == SERVICE_TOKENIZER ? j->r->model : (slice){0};
+    if (route_any(g->route, s, model)) {
+        j->alone_us = 0;
+        return false;
+    }
+    if (j->alone_us == 0)
+        j->alone_us = g->now_us;
+    if (g->now_us - j->alone_us < (uint64_t)g->cfg.worker_wait_ms * 1000)
+        return false;
+    struct gw_fail f;
+    gw_failed(&f, ERR_UNAVAILABLE, NULL, "", "no %s is there to take this; try again later", what);
+    job_fail(j, &f);
+    return true;
+}
+
+/* ---- the end ---- */
+
+static void choice_clear(struct job_choice *c)
+{
+    free(c->ids);
+    buf_clear(&c->text);
+    buf_clear(&c->logprobs);
+    buf_clear(&c->held);
+}
+
+void job_free(struct job *j, const char *reason)
+{
+    gw *g = j->g;
+    job_unwait(j);
+    timers_cancel(&g->timers, &j->deadline);
+    timers_cancel(&g->timers, &j->wake);
+    if (j->run)
+        map_del_u64(g->runs, j->run);
+    ask_cancel(&j->ask, reason);
+    for (size_t i = 0; i < j->n_videos; i++)
+        job_video_clear(&j->video[i]);
+    for (size_t i = 0; i < CHOICES_MAX; i++)
+        choice_clear(&j->choice[i]);
+    buf_clear(&j->ids);
+    buf_clear(&j->hashes);
+    map_del_u64(g->jobs, j->id);
+    tenant_count(g, j->r, -1);
+    gw_request_free(j->r);
+    free(j);
+}
+
+/* The job is gone before its client hears of the end: nothing can reach it again. */
+void job_fail(struct job *j, const struct gw_fail *f)
+{
+    const struct gw_client_ops *ops = j->ops;
+    void *client = j->client;
+    struct gw_fail copy = *f; /* f may lie in what is freed */
+    j->g->counts.failed++;
+    job_free(j, f->err == ERR_TIMEOUT ? "deadline" : "failed");
+    ops->failed(client, &copy);
+}
+
+void job_fail_err(struct job *j, int err, const struct why *w)
+{
+    struct gw_fail f;
+    gw_failed(&f, err, NULL, w ? w->field : "", "%s", w && w->text[0] ? w->text : err_text(err));
+    job_fail(j, &f);
+}
+
+void job_finish(struct job *j, const struct gw_usage *u)
+{
+    const struct gw_client_ops *ops = j->ops;
+    void *client = j->client;
+    struct gw_usage copy = *u;
+    gw *g = j->g;
+    g->counts.done++;
+    g->counts.prompt_tokens += u->prompt_tokens;
+    g->counts.completion_tokens += u->completion_tokens;
+    job_free(j, "done");
+    ops->done(client, &copy);
+}
+
+void gw_cancel(gw *g, uint64_t now_us, uint64_t id)
+{
+    core_enter(g, now_us);
+    struct job *j = map_get_u64(g->jobs, id);
+    if (j) {
+        g->counts.cancelled++;
+        job_free(j, "client gone");
+    }
+    core_settle(g);
+}
+
+void gw_client_ready(gw *g, uint64_t now_us, uint64_t id)
+{
+    core_enter(g, now_us);
+    struct job *j = map_get_u64(g->jobs, id);
+    if (j && j->stage == STAGE_RUN)
+        job_grant(j);
+    core_settle(g);
+}

@@ -1,0 +1,423 @@
+/* An answer under way: placed on a worker, taken delta by delta, moved to another worker when this
+ * one is lost. */
+#include "gateway/core_impl.h"
+
+#define DONE_ARENA_BYTES (8u << 20)
+/* Ids per bulk frame: 1 MiB of them. */
+#define FRAME_IDS (WIRE_FRAME_MAX / 4)
+#define BUSY_US 100000
+
+/* ---- placing ---- */
+
+static struct route_wish wish_of(const struct job *j, bool same_numerics)
+{
+    slice numerics = {(const char *)j->numerics, DIGEST_BYTES};
+    return (struct route_wish){.model = j->r->model,
+                               .numerics = same_numerics && j->has_numerics ? numerics : (slice){0},
+                               .hashes = (const uint8_t *)j->hashes.p,
+                               .n_blocks = j->hashes.n / DIGEST_BYTES};
+}
+
+/* Somebody who computes as the first worker did, busy or not. */
+static bool any_like_before(struct job *j)
+{
+    for (struct worker *w = NULL; (w = route_next(j->g->route, w));) {
+        const Nunchi__ModelInfo *m =
+            w->service == SERVICE_MODEL && !w->draining ? worker_model(w, j->r->model) : NULL;
+        if (m && m->numerics.len == DIGEST_BYTES &&
+            memcmp(m->numerics.data, j->numerics, DIGEST_BYTES) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* An answer goes on where the arithmetic is the same, so that it is the same answer; only when
+ * there is no such worker at all, another one ends it, and it is not kept for others. */
+static struct worker *choose(struct job *j)
+{
+    bool must = j->has_numerics && any_like_before(j);
+    struct route_wish q = wish_of(j, must);
+    struct worker *w = route_pick_model(j->g->route, j->g->now_us, &q);
+    if (w)
+        route_placed(j->g->route, w, &q);
+    return w;
+}
+
+static void note_numerics(struct job *j, const struct worker *w)
+{
+    const Nunchi__ModelInfo *m = worker_model(w, j->r->model);
+    if (!m || m->numerics.len != DIGEST_BYTES)
+        return;
+    if (j->has_numerics && memcmp(j->numerics, m->numerics.data, DIGEST_BYTES) != 0)
+        j->cacheable = false;
+    memcpy(j->numerics, m->numerics.data, DIGEST_BYTES);
+    j->has_numerics = true;
+}
+
+static size_t put_segments(struct job *j, arena *a, Nunchi__Generate *q, slice *frames, slice salt)
+{
+    size_t n = (j->n_tokens + FRAME_IDS - 1) / FRAME_IDS;
+    q->segments = arena_get(a, n * sizeof *q->segments);
+    for (size_t i = 0; i < n; i++) {
+        size_t at = i * FRAME_IDS,
+               len = j->n_tokens - at < FRAME_IDS ? j->n_tokens - at : FRAME_IDS;
+        Nunchi__Segment *s = arena_get(a, sizeof *s);
+        Nunchi__Tokens *t = arena_get(a, sizeof *t);
+        nunchi__segment__init(s);
+        nunchi__tokens__init(t);
+        frames[i] = (slice){j->ids.p + at * 4, len * 4};
+        t->frame = (uint32_t)i;
+        t->n = (uint32_t)len;
+        if (i == 0)
+            t->salt = pb_bytes(salt);
+        s->kind_case = NUNCHI__SEGMENT__KIND_TOKENS;
+        s->tokens = t;
+        q->segments[q->n_segments++] = s;
+    }
+    return n;
+}
+
+static void put_sampling(arena *a, const struct gw_sampling *p, Nunchi__Sampling *out)
+{
+    out->temperature = (float)p->temperature;
+    out->top_p = (float)p->top_p;
+    out->min_p = (float)p->min_p;
+    out->top_k = p->top_k;
+    out->presence_penalty = (float)p->presence_penalty;
+    out->frequency_penalty = (float)p->frequency_penalty;
+    out->repetition_penalty = (float)p->repetition_penalty;
+    out->seed = p->seed;
+    out->logprobs = p->logprobs;
+    out->top_logprobs = p->top_logprobs;
+    out->bias = arena_get(a, (p->n_bias ? p->n_bias : 1) * sizeof *out->bias);
+    for (size_t i = 0; i < p->n_bias; i++) {
+        Nunchi__LogitBias *b = arena_get(a, sizeof *b);
+        nunchi__logit_bias__init(b);
+        b->id = p->bias[i].id;
+        b->add = p->bias[i].add;
+        out->bias[out->n_bias++] = b;
+    }
+}
+
+static void put_choices(struct job *j, arena *a, Nunchi__Generate *q)
+{
+    q->choices = arena_get(a, j->r->n * sizeof *q->choices);
+    for (uint32_t i = 0; i < j->r->n; i++) {
+        Nunchi__Choice *c = arena_get(a, sizeof *c);
+        nunchi__choice__init(c);
+        c->index = i;
+        c->ids = j->choice[i].ids;
+        c->n_ids = j->choice[i].n_ids;
+        q->choices[q->n_choices++] = c;
+    }
+}
+
+/* Everything that came from a deleted video must become unreachable: its salt enters all blocks of
+ * this prompt. */
+static slice salt_of(struct job *j, struct digest *room)
+{
+    if (j->n_videos == 0)
+        return (slice){0};
+    digest_stream *s = digest_begin((slice){0});
+    for (size_t i = 0; i < j->n_videos; i++)
+        digest_add(s, j->video[i].salt, sizeof j->video[i].salt);
+    *room = digest_end(s);
+    return (slice){(const char *)room->b, 16};
+}
+
+static uint32_t ms_left(const struct job *j)
+{
+    uint64_t at = j->deadline.at_us, now = j->g->now_us;
+    return at > now ? (uint32_t)((at - now) / 1000 + 1) : 1;
+}
+
+static int send_generate(struct job *j, struct worker *w)
+{
+    arena *a = arena_new(0);
+    Nunchi__Generate q;
+    Nunchi__Sampling sampling = NUNCHI__SAMPLING__INIT;
+    struct digest salt;
+    slice frames[WIRE_FRAMES_MAX];
+    ProtobufCBinaryData *stop = arena_get(a, (STOPS_MAX) * sizeof *stop);
+    nunchi__generate__init(&q);
+    q.model = slice_dup(j->r->model);
+    q.tenant = pb_bytes((slice){(const char *)j->r->tenant, DIGEST_BYTES});
+    q.client = pb_bytes((slice){(const char *)j->r->client, sizeof j->r->client});
+    q.deadline_ms = ms_left(j);
+    size_t n_frames = put_segments(j, a, &q, frames, salt_of(j, &salt));
+    put_sampling(a, &j->r->sampling, &sampling);
+    q.sampling = &sampling;
+    put_choices(j, a, &q);
+    q.max_tokens = j->max_tokens;
+    for (size_t i = 0; i < j->r->n_stop; i++)
+        stop[i] = pb_bytes(j->r->stop[i]);
+    q.stop = stop;
+    q.n_stop = j->r->n_stop;
+    q.ignore_eos = j->r->ignore_eos;
+    q.no_store = j->r->no_store;
+    q.credit = CREDIT_TOKENS;
+    int e = ask_send(&j->ask, w, &q.base, frames, n_frames, 0);
+    free(q.model);
+    arena_free(a);
+    return e;
+}
+
+static void on_generated(struct ask *ask, int err, const struct wire_msg *m, const struct why *w);
+
+void job_place(struct job *j)
+{
+    gw *g = j->g;
+    struct worker *w = choose(j);
+    if (!w) {
+        job_alone(j, SERVICE_MODEL, "model worker");
+        return;
+    }
+    j->ask.done = on_generated;
+    j->ask.chunk = NULL;
+    if (send_generate(j, w) < 0)
+        return; /* it looks again soon */
+    job_unwait(j);
+    note_numerics(j, w);
+    j->stage = STAGE_RUN;
+    j->credit = CREDIT_TOKENS;
+    j->run = j->ask.request;
+    map_put_u64(g->runs, j->run, j);
+}
+
+/* ---- losing a worker ---- */
+
+static void leave_worker(struct job *j)
+{
+    map_del_u64(j->g->runs, j->run);
+    j->run = 0;
+}
+
+/* Back into the line, at its head: who has begun goes on first. */
+static void go_on_elsewhere(struct job *j)
+{
+    unsigned n = j->attempts;
+    j->g->counts.retries++;
+    job_wait(j, STAGE_PLACE);
+    j->attempts = n;
+    list_remove(&j->wait_link);
+    j->wait_link.next = j->g->waiting.next;
+    j->wait_link.prev = &j->g->waiting;
+    j->g->waiting.next->prev = &j->wait_link;
+    j->g->waiting.next = &j->wait_link;
+}
+
+static void lost(struct job *j, int err, const struct why *w)
+{
+    if (err == ERR_BUSY) { /* it has more than it told us of: not its turn, and not a failure */
+        struct worker *busy = route_find(j->g->route, j->ask.peer);
+        if (busy)
+            busy->busy_until_us = j->g->now_us + BUSY_US;
+        go_on_elsewhere(j);
+    } else if (err_retryable(err) && err != ERR_TIMEOUT && ++j->attempts < ATTEMPTS_MAX) {
+        go_on_elsewhere(j);
+    } else {
+        job_fail_err(j, err, w);
+    }
+}
+
+/* What this worker says cannot be: whatever it sends from now on is not for us any more. */
+static void broken(struct job *j)
+{
+    struct why w;
+    leave_worker(j);
+    ask_cancel(&j->ask, "protocol");
+    why_set(&w, ERR_PROTO, "", "a model worker broke the protocol");
+    lost(j, ERR_PROTO, &w);
+}
+
+/* ---- deltas ---- */
+
+static void tell_start(struct job *j)
+{
+    if (j->started)
+        return;
+    j->started = true;
+    slice numerics = {(const char *)j->numerics, j->has_numerics ? DIGEST_BYTES : 0};
+    j->ops->start(j->client, &(struct gw_start){.numerics = numerics});
+}
+
+static void add_ids(struct job_choice *c, const int32_t *ids, size_t n)
+{
+    if (c->n_ids + n > c->cap) {
+        c->cap = (uint32_t)(2 * (c->n_ids + n) + 64);
+        c->ids = xrealloc(c->ids, c->cap, sizeof *c->ids);
+    }
+    memcpy(c->ids + c->n_ids, ids, n * sizeof *ids);
+    c->n_ids += (uint32_t)n;
+}
+
+static void hold_logprobs(struct job_choice *c, const Nunchi__Delta *d)
+{
+    for (size_t i = 0; i < d->n_logprobs; i++) {
+        buf one = {0};
+        pb_pack(&d->logprobs[i]->base, &one);
+        uint32_t len = (uint32_t)one.n;
+        buf_put(&c->held, &len, sizeof len);
+        if (len)
+            buf_put_slice(&c->held, buf_slice(&one));
+        buf_clear(&one);
+    }
+}
+
+/* The last one held is an end token's: it is shown nowhere. */
+static void drop_last(buf *held)
+{
+    size_t last = 0;
+    for (size_t at = 0; at < held->n;) {
+        uint32_t len;
+        last = at;
+        memcpy(&len, held->p + at, sizeof len);
+        at += sizeof len + len;
+    }
+    held->n = last;
+}
+
+static size_t unpack_held(arena *a, const buf *held, Nunchi__TokenLogprob ***out)
+{
+    size_t n = 0;
+    *out = arena_get(a, (held->n / 4 + 1) * sizeof **out);
+    for (size_t at = 0; at < held->n;) {
+        uint32_t len;
+        void *v;
+        memcpy(&len, held->p + at, sizeof len);
+        slice one = {held->p + at + sizeof len, len};
+        if (pb_unpack(a, &nunchi__token_logprob__descriptor, one, WIRE_BODY_MAX, &v, NULL) == 0)
+            (*out)[n++] = v;
+        at += sizeof len + len;
+    }
+    return n;
+}
+
+/* Log probabilities go out with the text that they belong to. */
+static void emit(struct job *j, uint32_t choice, slice text)
+{
+    struct job_choice *c = &j->choice[choice];
+    arena *a = arena_new(0);
+    struct gw_delta d = {.choice = choice, .text = text};
+    Nunchi__TokenLogprob **lps = NULL;
+    if (c->held.n)
+        d.n_logprobs = unpack_held(a, &c->held, &lps);
+    d.logprobs = lps;
+    job_keep(j, choice, text);
+    job_keep_logprobs(j, choice, buf_slice(&c->held));
+    buf_reset(&c->held);
+    if (text.n || d.n_logprobs)
+        j->ops->delta(j->client, &d);
+    arena_free(a);
+}
+
+static bool delta_ok(const struct job *j, const Nunchi__Delta *d)
+{
+    if (d->choice >= j->r->n)
+        return false;
+    const struct job_choice *c = &j->choice[d->choice];
+    bool logprobs = d->n_logprobs == 0 || (j->r->sampling.logprobs && d->n_logprobs == d->n_ids);
+    return logprobs && d->position == c->n_ids && d->n_ids <= j->max_tokens - c->n_ids &&
+           d->n_ids <= j->credit;
+}
+
+/* True: said before (by whom does not matter: it is the same). */
+static bool delta_old(const struct job *j, const Nunchi__Delta *d)
+{
+    if (d->choice >= j->r->n)
+        return false;
+    const struct job_choice *c = &j->choice[d->choice];
+    return d->n_ids > 0 && d->position < c->n_ids && d->n_ids <= c->n_ids - d->position;
+}
+
+void job_grant(struct job *j)
+{
+    if (!j->ask.request || j->credit > CREDIT_TOKENS / 2 || !j->ops->ready(j->client))
+        return;
+    Nunchi__Credit c = NUNCHI__CREDIT__INIT;
+    c.amount = CREDIT_TOKENS - j->credit;
+    if (ask_more(&j->ask, WIRE_CREDIT, 0, &c.base, NULL) == 0)
+        j->credit += c.amount;
+    /* A full queue: the next delta, or the client's next read, brings the next try. */
+}
+
+void job_delta(struct job *j, const Nunchi__Delta *d)
+{
+    if (delta_old(j, d))
+        return;
+    if (!delta_ok(j, d)) {
+        broken(j);
+        return;
+    }
+    struct job_choice *c = &j->choice[d->choice];
+    if (d->cached_tokens > j->cached_tokens && d->cached_tokens <= j->n_tokens && !j->started)
+        j->cached_tokens = d->cached_tokens;
+    tell_start(j);
+    j->attempts = 0; /* it moves: the count is of failures in a row */
+    add_ids(c, d->ids, d->n_ids);
+    j->credit -= d->n_ids;
+    hold_logprobs(c, d);
+    if (d->text.len)
+        emit(j, d->choice, pb_slice(d->text));
+    job_grant(j);
+}
+
+/* ---- the end ---- */
+
+/* Each choice ends once; the ids that were counted there are those that came. */
+static bool ends_ok(const struct job *j, const Nunchi__Generated *d, const Nunchi__ChoiceEnd **ends)
+{
+    for (size_t i = 0; i < d->n_ends; i++) {
+        const Nunchi__ChoiceEnd *e = d->ends[i];
+        if (e->choice >= j->r->n || ends[e->choice] || e->n_ids != j->choice[e->choice].n_ids)
+            return false;
+        ends[e->choice] = e;
+    }
+    return d->n_ends == j->r->n;
+}
+
+static void end_all(struct job *j, const Nunchi__Generated *d, const Nunchi__ChoiceEnd **ends)
+{
+    enum gw_end why[CHOICES_MAX];
+    uint32_t n_ids[CHOICES_MAX];
+    uint32_t cached = d->cached_tokens <= j->n_tokens ? d->cached_tokens : j->n_tokens;
+    struct gw_usage u = {.prompt_tokens = j->n_tokens,
+                         .cached_tokens = j->cached_tokens > cached ? j->cached_tokens : cached};
+    tell_start(j);
+    for (uint32_t i = 0; i < j->r->n; i++) {
+        bool stopped = ends[i]->reason == NUNCHI__CHOICE_END__REASON__STOP;
+        if (stopped && ends[i]->stop.len)
+            buf_reset(&j->choice[i].held); /* tokens of the stop string */
+        else if (stopped)
+            drop_last(&j->choice[i].held);
+        why[i] =
+            ends[i]->reason == NUNCHI__CHOICE_END__REASON__LENGTH ? GW_END_LENGTH : GW_END_STOP;
+        n_ids[i] = ends[i]->n_ids;
+        emit(j, i, pb_slice(ends[i]->text));
+        j->ops->choice_end(j->client, i, why[i]);
+        u.completion_tokens += n_ids[i];
+    }
+    job_store(j, &u, why, n_ids);
+    job_finish(j, &u);
+}
+
+static void on_generated(struct ask *ask, int err, const struct wire_msg *m, const struct why *w)
+{
+    struct job *j = CONTAINER_OF(ask, struct job, ask);
+    arena *a = arena_new(DONE_ARENA_BYTES);
+    const Nunchi__ChoiceEnd *ends[CHOICES_MAX] = {0};
+    void *v = NULL;
+    struct why why = {0};
+    leave_worker(j);
+    if (err == 0) {
+        err = ask_unpack(a, &nunchi__generated__descriptor, m, &v);
+        if (err < 0 || !ends_ok(j, v, ends))
+            err = why_set(&why, ERR_PROTO, "", "a model worker broke the protocol");
+        w = &why;
+    }
+    if (err == 0)
+        end_all(j, v, ends);
+    else
+        lost(j, err, w);
+    arena_free(a);
+}
