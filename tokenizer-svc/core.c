@@ -252,7 +252,6 @@ static void pack_tokenized(const struct work *k, struct core_answer *out)
         videos[i].lines = (uint32_t)k->placed[i].lines;
         videos[i].lines_kept = (uint32_t)k->placed[i].kept;
         videos[i].shortened = k->placed[i].kept < k->placed[i].lines;
-        out->n_shortened += videos[i].shortened;
     }
     t.n_tokens = (uint32_t)k->ids.n;
     t.content = pb_bytes((slice){(const char *)content.b, sizeof content.b});
@@ -264,7 +263,6 @@ static void pack_tokenized(const struct work *k, struct core_answer *out)
     reply.tokenized = &t;
     pb_pack(&reply.base, &out->body);
     out->n_frames = 2;
-    out->n_tokens = t.n_tokens;
 }
 
 static int tokenize(const core *c, tok_scratch *s, const Nunchi__Tokenize *t, const struct wire_msg *m, arena *a,

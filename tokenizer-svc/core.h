@@ -36,7 +36,6 @@ struct core_answer {
     buf body;      /* TokenReply */
     buf frames[2]; /* Tokenized: ids, block hashes */
     size_t n_frames;
-    uint32_t n_tokens, n_shortened; /* for metrics */
 };
 void core_answer_clear(struct core_answer *a);
 

@@ -3,7 +3,6 @@
 #include "common/wire/pb.h"
 
 #define HOUR_MS 3600000u
-#define SHORTENED_COST 24 /* tokens kept free for the line that says so */
 
 enum kind { SAID, SHOWN, CHAPTER, SCENE, N_KINDS };
 
@@ -29,6 +28,7 @@ struct group {
 struct place {
     buf text; /* heading, then the lines' texts */
     size_t head_len, head_cost, heading_cost[N_KINDS];
+    size_t shortened_cost; /* of the line that says so, at its longest */
     bool hours;
     struct group groups[N_KINDS];
 };
@@ -215,19 +215,37 @@ static void put_head(place *p, const Nunchi__Notes *notes, slice name)
     p->head_len = p->text.n;
 }
 
+static void put_shortened(size_t kept, size_t lines, buf *out)
+{
+    buf_printf(out, "These notes are shortened: %zu of %zu lines.\n", kept, lines);
+}
+
+static int price_all(place *p, const tokenizer *t, tok_scratch *s, struct why *w)
+{
+    buf line = {0};
+    int e = count(t, s, (slice){p->text.p, p->head_len}, &p->head_cost, w);
+    for (int k = 0; e == 0 && k < N_KINDS; k++)
+        e = price(p, &p->groups[k], (enum kind)k, t, s, w);
+    put_shortened(place_lines(p), place_lines(p), &line);
+    if (e == 0)
+        e = count(t, s, buf_slice(&line), &p->shortened_cost, w);
+    buf_clear(&line);
+    return e;
+}
+
 int place_new(const Nunchi__Notes *notes, slice name, const tokenizer *t, tok_scratch *s, place **out, struct why *w)
 {
     place *p = xcalloc(1, sizeof *p);
     *out = NULL;
     p->hours = needs_hours(notes);
     put_head(p, notes, name);
-    int e = count(t, s, buf_slice(&p->text), &p->head_cost, w);
-    if (e == 0 && (take_spans(p, SAID, notes->subtitles, notes->n_subtitles) < 0 ||
-                   take_spans(p, SHOWN, notes->screen_text, notes->n_screen_text) < 0 ||
-                   take_spans(p, CHAPTER, notes->chapters, notes->n_chapters) < 0 || take_scenes(p, notes->scenes, notes->n_scenes) < 0))
+    int e;
+    if (take_spans(p, SAID, notes->subtitles, notes->n_subtitles) < 0 ||
+        take_spans(p, SHOWN, notes->screen_text, notes->n_screen_text) < 0 ||
+        take_spans(p, CHAPTER, notes->chapters, notes->n_chapters) < 0 || take_scenes(p, notes->scenes, notes->n_scenes) < 0)
         e = why_set(w, ERR_NOMEM, "", "no memory for a video's notes");
-    for (int k = 0; e == 0 && k < N_KINDS; k++)
-        e = price(p, &p->groups[k], (enum kind)k, t, s, w);
+    else
+        e = price_all(p, t, s, w);
     if (e < 0) {
         place_free(p);
         return e;
@@ -323,7 +341,7 @@ struct placed place_write(const place *p, size_t budget, buf *out)
     struct placed r = {.lines = place_lines(p)};
     size_t keep[N_KINDS];
     bool whole = place_cost(p) <= budget;
-    size_t fixed = p->head_cost + (whole ? 0 : SHORTENED_COST);
+    size_t fixed = p->head_cost + (whole ? 0 : p->shortened_cost);
     if (whole)
         for (int k = 0; k < N_KINDS; k++)
             keep[k] = p->groups[k].n;
@@ -333,7 +351,7 @@ struct placed place_write(const place *p, size_t budget, buf *out)
         r.kept += keep[k];
     buf_put(out, p->text.p, p->head_len);
     if (r.kept < r.lines)
-        buf_printf(out, "These notes are shortened: %zu of %zu lines.\n", r.kept, r.lines);
+        put_shortened(r.kept, r.lines, out);
     for (int k = 0; k < N_KINDS; k++) {
         if (keep[k] > 0)
             buf_put_str(out, HEADING[k]);

@@ -2,10 +2,8 @@
 
 #include <pthread.h>
 
-#include "common/base/clock.h"
 #include "common/base/list.h"
 #include "common/base/log.h"
-#include "common/base/metrics.h"
 #include "common/base/thread.h"
 #include "common/wire/links.h"
 #include "common/wire/pb.h"
@@ -25,7 +23,6 @@ struct serve {
     pthread_mutex_t lock;
     tok_scratch *idle[SERVE_THREADS_MAX];
     size_t n_idle;
-    metric *m_running, *m_tokens, *m_seconds, *m_shortened;
 };
 
 /* One request. The loop's thread owns it before and after `work`; during it the worker does. */
@@ -36,7 +33,6 @@ struct job {
     bool cancelled;
     struct wire_msg msg; /* its slices point into bytes */
     buf bytes;
-    uint64_t began_us;
     int err;
     struct why why;
     struct core_answer answer;
@@ -125,7 +121,6 @@ static void end_job(struct job *j)
     serve *s = j->s;
     list_remove(&j->link);
     s->n_jobs--;
-    metric_set(s->m_running, (double)s->n_jobs);
     core_answer_clear(&j->answer);
     buf_clear(&j->bytes);
     free(j);
@@ -136,13 +131,8 @@ static void done(void *ctx)
 {
     struct job *j = ctx;
     peer_link *k = j->s->links && !j->cancelled ? links_find(j->s->links, j->from) : NULL;
-    metric_observe(j->s->m_seconds, (double)(clock_mono_us() - j->began_us) / 1e6);
-    if (j->err == 0) {
-        metric_add(j->s->m_tokens, j->answer.n_tokens);
-        metric_add(j->s->m_shortened, j->answer.n_shortened);
-    } else if (j->err == ERR_INTERNAL) {
+    if (j->err == ERR_INTERNAL)
         log_error("a request failed", LOG_STR("why", j->why.text));
-    }
     if (k && j->err == 0)
         send_done(k, j);
     else if (k)
@@ -192,9 +182,8 @@ static int admit(serve *s, peer_link *k, const struct wire_msg *m, struct why *w
     }
     j->s = s;
     j->from = link_id(k);
-    j->began_us = clock_mono_us();
     list_append(&s->jobs, &j->link);
-    metric_set(s->m_running, (double)++s->n_jobs);
+    s->n_jobs++;
     int e = workq_add(s->q, SIZE_MAX, work, done, j); /* slots bound the queue */
     if (e < 0) {
         end_job(j);
@@ -262,14 +251,6 @@ static int connect_links(serve *s, bus *b, struct why *w)
     return links_new(b, s->l, &cfg, &s->links, w);
 }
 
-static void make_metrics(serve *s)
-{
-    s->m_running = metric_gauge("nunchi_tokenizer_requests_running", "", "Requests being tokenized or waiting for a thread.");
-    s->m_tokens = metric_counter("nunchi_tokenizer_tokens_total", "", "Prompt tokens made.");
-    s->m_shortened = metric_counter("nunchi_tokenizer_notes_shortened_total", "", "Videos whose notes did not fit their budget.");
-    s->m_seconds = metric_histogram("nunchi_tokenizer_seconds", "", "From a request's arrival to its answer.", METRIC_SECONDS, METRIC_SECONDS_N);
-}
-
 int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m, const struct serve_config *cfg, serve **out, struct why *w)
 {
     serve *s = xcalloc(1, sizeof *s);
@@ -282,7 +263,6 @@ int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m, const s
         s->cfg.threads = cpus < SERVE_THREADS_DEFAULT ? cpus : SERVE_THREADS_DEFAULT;
     list_init(&s->jobs);
     CHECK(pthread_mutex_init(&s->lock, NULL) == 0);
-    make_metrics(s);
     s->q = workq_new(l, s->cfg.threads, "tokenize");
     int e = connect_links(s, b, w);
     if (e < 0) {

@@ -100,6 +100,7 @@ static bool eat_text(slice *s, const char *end, buf *out)
 
 static bool match_chatml(slice s, buf *default_system)
 {
+    buf_reset(default_system);
     if (!eat(&s, "{%formessageinmessages%}"))
         return false;
     if (eat(&s, "{%ifloop.firstandmessages[0]['role']!='system'%}{{'<|im_start|>system\\n") &&

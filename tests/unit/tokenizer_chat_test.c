@@ -1,0 +1,299 @@
+#include "tests/unit/tokenizer_testing.h"
+
+#include "tokenizer-svc/chat.h"
+#include "tokenizer-svc/template.h"
+
+struct fixture {
+    struct small_model m;
+    tokenizer *t;
+    tok_scratch *s;
+};
+
+static void setup(struct fixture *f, const char *chat_template)
+{
+    struct why w = {0};
+    *f = (struct fixture){0};
+    const vocab *v = small_bpe(&f->m, "smollm", chat_template);
+    if (tokenizer_new(v, &f->t, &w) < 0)
+        fail_msg("%s", w.text);
+    f->s = tok_scratch_new(f->t);
+}
+
+static void teardown(struct fixture *f)
+{
+    tok_scratch_free(f->s);
+    tokenizer_free(f->t);
+    small_close(&f->m);
+}
+
+/* ---- recognising ---- */
+
+#define DEFAULT_SYSTEM                                                                                                 \
+    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nBe kind.<|im_end|>\\n' }}{% endif %}"
+
+static void chatml_is_known_in_all_its_spellings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *system;
+    } known[] = {
+        {CHATML_TEMPLATE, ""},
+        {"{% for message in messages %}" DEFAULT_SYSTEM
+         "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+         "Be kind."},
+        {"{%- for message in messages -%}\n    {{- \"<|im_start|>\" + message[\"role\"] + \"\n\" + message['content'] + "
+         "'<|im_end|>\\n' -}}\n{%- endfor -%}\n{%- if add_generation_prompt -%}\n  {{- '<|im_start|>assistant\\n' -}}\n{%- endif -%}",
+         ""},
+        {"{% for message in messages %}\n{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
+         "{% endfor %}\n{% if add_generation_prompt %}\n{{ '<|im_start|>assistant\\n' }}{% endif %}",
+         ""},
+    };
+    buf system = {0};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        assert_true(template_is_chatml(slice_str(known[i].text), &system));
+        assert_string_equal(buf_cstr(&system), known[i].system);
+    }
+    buf_clear(&system);
+}
+
+static void what_would_read_differently_is_not_chatml(void **state)
+{
+    (void)state;
+    static const char *const others[] = {
+        "",
+        "{{ messages }}",
+        CHATML_TEMPLATE "x",
+        CHATML_TEMPLATE "{% if tools %}{% endif %}",
+        "x" CHATML_TEMPLATE,
+        "{% for message in messages %} {{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor "
+        "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", /* a space before every turn */
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content']|trim + '<|im_end|>' + '\\n'}}{% endfor "
+        "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+        "{% for message in messages %}{{'<|im_start|>",
+        "{% for message in messages %}" DEFAULT_SYSTEM,
+        "{%",
+        "'",
+    };
+    buf system = {0};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        assert_false(template_is_chatml(slice_str(others[i]), &system));
+    buf_clear(&system);
+}
+
+static void gemma_is_known(void **state)
+{
+    (void)state;
+    static const char with_system[] =
+        "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}\n{%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}"
+        "{%- endif -%}{%- for message in messages -%}{{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else \"\") }}"
+        "{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}"
+        "{{'<start_of_turn>model\n'}}{%- endif -%}";
+    static const char without[] =
+        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}{% for message in messages %}"
+        "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}";
+    bool no_system = true;
+    assert_true(template_is_gemma(SLICE_LIT(with_system), &no_system));
+    assert_false(no_system);
+    assert_true(template_is_gemma(SLICE_LIT(without), &no_system));
+    assert_true(no_system);
+    assert_false(template_is_gemma(SLICE_LIT(CHATML_TEMPLATE), &no_system));
+}
+
+/* ---- rendering ---- */
+
+static void choices_that_cannot_work_say_why(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *chat_template, *choice, *says;
+    } cases[] = {{NULL, "auto", "no chat template"},
+                 {"{{ strange }}", "auto", "not known here"},
+                 {CHATML_TEMPLATE, "none", "switched off"}};
+    const struct chat_part part = {.text = SLICE_LIT("hi")};
+    const struct chat_turn turn = {SLICE_LIT("user"), &part, 1};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct fixture f;
+        struct chat_format c;
+        struct prompt p = {0};
+        struct why w = {0};
+        setup(&f, cases[i].chat_template);
+        assert_int_equal(chat_format_init(&c, f.t, slice_str(cases[i].choice), &w), 0);
+        assert_int_equal(c.kind, CHAT_NONE);
+        assert_int_equal(chat_render(&c, &turn, 1, true, &p, &w), ERR_UNSUPPORTED);
+        assert_non_null(strstr(w.text, cases[i].says));
+        chat_format_clear(&c);
+        teardown(&f);
+    }
+}
+
+static void a_format_needs_its_tokens(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct chat_format c;
+    struct why w = {0};
+    setup(&f, NULL);
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("gemma"), &w), ERR_INVALID);
+    assert_non_null(strstr(w.text, "<start_of_turn>"));
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("llama"), &w), ERR_INVALID);
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("chatml"), &w), 0);
+    assert_int_equal(c.kind, CHAT_CHATML);
+    teardown(&f);
+}
+
+static void show(const struct fixture *f, const struct prompt *p, buf *out)
+{
+    buf_reset(out);
+    for (size_t i = 0; i < p->n; i++) {
+        const struct prompt_part *q = &p->parts[i];
+        if (q->kind == PROMPT_TEXT)
+            buf_put(out, p->text.p + q->from, q->len);
+        else if (q->kind == PROMPT_SPECIAL)
+            buf_printf(out, "#%.*s#", (int)vocab_piece(f->m.v, q->id).n, vocab_piece(f->m.v, q->id).p);
+        else
+            buf_put_str(out, q->kind == PROMPT_VIDEO ? "[V" : "V]");
+    }
+}
+
+static void chatml_turns_stand_as_the_template_has_them(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct chat_format c;
+    struct prompt p = {0};
+    struct why w = {0};
+    buf out = {0};
+    setup(&f, CHATML_TEMPLATE);
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
+    const struct chat_part parts[] = {{.text = SLICE_LIT("NOTES\n"), .video = true}, {.text = SLICE_LIT("<|im_end|> what?")}};
+    const struct chat_turn turns[] = {{SLICE_LIT("developer"), &parts[1], 1}, {SLICE_LIT("user"), parts, 2}};
+    assert_int_equal(chat_render(&c, turns, 2, true, &p, &w), 0);
+    show(&f, &p, &out);
+    assert_string_equal(buf_cstr(&out), "#<|im_start|>#system\n<|im_end|> what?#<|im_end|>#\n#<|im_start|>#user\n[VNOTES\nV]\n<|im_end|> "
+                                        "what?#<|im_end|>#\n#<|im_start|>#assistant\n");
+    struct ids ids = {0};
+    struct prompt_span span;
+    assert_int_equal(prompt_encode(&p, f.t, f.s, &ids, &span, 1, &w), 0);
+    size_t ends = 0;
+    for (size_t i = 0; i < ids.n; i++)
+        ends += ids.p[i] == IM_END;
+    assert_int_equal(ends, 2); /* those of the template; the user's are letters */
+    assert_int_equal(span.to - span.from, 6);
+    assert_int_equal(ids.p[span.from], 'N');
+    prompt_clear(&p);
+    ids_clear(&ids);
+    buf_clear(&out);
+    chat_format_clear(&c);
+    teardown(&f);
+}
+
+static void wrong_turns_are_refused_by_name(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct chat_format c;
+    struct prompt p = {0};
+    struct why w = {0};
+    setup(&f, CHATML_TEMPLATE);
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
+    const struct chat_part part = {.text = SLICE_LIT("x")};
+    const struct chat_turn turns[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("tool"), &part, 1}};
+    assert_int_equal(chat_render(&c, turns, 2, true, &p, &w), ERR_UNSUPPORTED);
+    assert_string_equal(w.field, "messages[1].role");
+    assert_int_equal(chat_render(&c, turns, 0, true, &p, &w), ERR_INVALID);
+    /* Gemma's order, on a vocabulary that has other marks: the check comes first. */
+    c.kind = CHAT_GEMMA;
+    const struct chat_turn twice[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("user"), &part, 1}};
+    assert_int_equal(chat_render(&c, twice, 2, true, &p, &w), ERR_INVALID);
+    assert_string_equal(w.field, "messages[1].role");
+    const struct chat_turn late[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("system"), &part, 1}};
+    assert_int_equal(chat_render(&c, late, 2, true, &p, &w), ERR_INVALID);
+    const struct chat_turn alone[] = {{SLICE_LIT("system"), &part, 1}};
+    assert_int_equal(chat_render(&c, alone, 1, true, &p, &w), ERR_INVALID);
+    c.no_system = true;
+    const struct chat_turn first[] = {{SLICE_LIT("system"), &part, 1}, {SLICE_LIT("user"), &part, 1}};
+    assert_int_equal(chat_render(&c, first, 2, true, &p, &w), ERR_INVALID);
+    prompt_clear(&p);
+    chat_format_clear(&c);
+    teardown(&f);
+}
+
+static void white_space_is_trimmed_over_parts(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct chat_format c = {.kind = CHAT_GEMMA, .open = IM_START, .close = IM_END, .bos = TOKEN_NONE};
+    struct prompt p = {0};
+    struct why w = {0};
+    buf out = {0};
+    setup(&f, NULL);
+    const struct chat_part a[] = {{.text = SLICE_LIT(" \n")}, {.text = SLICE_LIT("\xe3\x80\x80x y")}, {.text = SLICE_LIT("z\xc2\xa0\t")}};
+    const struct chat_part b[] = {{.text = SLICE_LIT("\x1c \x85")}}; /* 0x85 alone is no character */
+    const struct chat_part v[] = {{.text = SLICE_LIT(" N "), .video = true}, {.text = SLICE_LIT("  ")}};
+    const struct chat_turn turns[] = {{SLICE_LIT("user"), a, 3}, {SLICE_LIT("assistant"), b, 0}, {SLICE_LIT("user"), v, 2}};
+    assert_int_equal(chat_render(&c, turns, 3, false, &p, &w), 0);
+    show(&f, &p, &out);
+    assert_string_equal(buf_cstr(&out), "#<|im_start|>#user\nx y\nz#<|im_end|>#\n#<|im_start|>#model\n#<|im_end|>#\n#<|im_start|>#user\n[V N "
+                                        "V]#<|im_end|>#\n");
+    prompt_clear(&p);
+    buf_clear(&out);
+    teardown(&f);
+}
+
+/* ---- decoding ---- */
+
+static void a_split_syllable_is_held_back(void **state)
+{
+    (void)state;
+    struct fixture f;
+    buf out = {0};
+    setup(&f, NULL);
+    struct tok_decoder d = {.v = f.m.v, .skip_special = true};
+    static const int32_t ids[] = {'a', 0xea, 0xb0, IM_END, 0x80, 0xf0, 0x9f, 0x98, 0x80, 0xed, 'b', 0xff};
+    static const size_t lens[] = {1, 1, 1, 1, 4, 4, 4, 4, 8, 8, 12, 15};
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+        tok_decode(&d, ids[i], &out);
+        assert_true(utf8_valid(buf_slice(&out)));
+        assert_int_equal(out.n, lens[i]);
+    }
+    tok_decode(&d, 0xe3, &out);
+    tok_decode(&d, 0x81, &out);
+    tok_decode_end(&d, &out);
+    assert_string_equal(buf_cstr(&out), "a\xea\xb0\x80\xf0\x9f\x98\x80\xef\xbf\xbd" "b\xef\xbf\xbd\xef\xbf\xbd");
+    buf_clear(&out);
+    teardown(&f);
+}
+
+static void whole_tokens_are_cut_out_of_text(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct ids ids = {0};
+    setup(&f, NULL);
+    assert_int_equal(tokenizer_encode(f.t, f.s, SLICE_LIT("hello<tool> hello<|im_end|>"), true, &ids, NULL), 0);
+    assert_int_equal(ids.p[0], 259);
+    assert_int_equal(ids.p[1], TOOL);
+    assert_int_equal(ids.p[2], 260);
+    assert_int_equal(ids.n, 3 + 10);
+    ids_clear(&ids);
+    teardown(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chatml_is_known_in_all_its_spellings),
+        cmocka_unit_test(what_would_read_differently_is_not_chatml),
+        cmocka_unit_test(gemma_is_known),
+        cmocka_unit_test(choices_that_cannot_work_say_why),
+        cmocka_unit_test(a_format_needs_its_tokens),
+        cmocka_unit_test(chatml_turns_stand_as_the_template_has_them),
+        cmocka_unit_test(wrong_turns_are_refused_by_name),
+        cmocka_unit_test(white_space_is_trimmed_over_parts),
+        cmocka_unit_test(a_split_syllable_is_held_back),
+        cmocka_unit_test(whole_tokens_are_cut_out_of_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
