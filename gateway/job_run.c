@@ -167,15 +167,16 @@ static void on_generated(struct ask *ask, int err, const struct wire_msg *m, con
 void job_place(struct job *j)
 {
     gw *g = j->g;
-    struct worker *w = choose(j);
-    if (!w) {
-        job_alone(j, SERVICE_MODEL, "model worker");
-        return;
-    }
+    struct worker *w;
     j->ask.done = on_generated;
     j->ask.chunk = NULL;
-    if (send_generate(j, w) < 0)
-        return; /* it looks again soon */
+    do { /* one that cannot be sent to is not chosen again soon */
+        w = choose(j);
+        if (!w) {
+            job_alone(j, SERVICE_MODEL, "model worker");
+            return;
+        }
+    } while (send_generate(j, w) < 0);
     job_unwait(j);
     note_numerics(j, w);
     j->stage = STAGE_RUN;

@@ -160,13 +160,15 @@ static void on_tokenized(struct ask *ask, int err, const struct wire_msg *m, con
 void job_tokenise(struct job *j)
 {
     gw *g = j->g;
-    struct worker *w = route_pick(g->route, g->now_us, SERVICE_TOKENIZER, j->r->model);
-    if (!w) {
-        job_alone(j, SERVICE_TOKENIZER, "tokenizer");
-        return;
-    }
+    struct worker *w;
     j->ask.done = on_tokenized;
     j->ask.chunk = NULL;
-    if (send_tokenize(j, w) == 0)
-        job_unwait(j); /* otherwise it looks again soon */
+    do { /* one that cannot be sent to is not chosen again soon */
+        w = route_pick(g->route, g->now_us, SERVICE_TOKENIZER, j->r->model);
+        if (!w) {
+            job_alone(j, SERVICE_TOKENIZER, "tokenizer");
+            return;
+        }
+    } while (send_tokenize(j, w) < 0);
+    job_unwait(j);
 }
