@@ -18,6 +18,8 @@ struct answer {
     uint64_t gateway, request;
     uint32_t choice;
     int32_t ids[FAKE_IDS_MAX];
+    float
+        gap[FAKE_IDS_MAX]; /* between the two most likely, where two alternatives were asked for */
     size_t n;
     buf text;
     bool done;
@@ -30,6 +32,8 @@ struct answer {
 
 struct world {
     sched *s;
+    void (*compute)(struct world *w, struct sched_work *work);
+    void *engine; /* compute's own */
     struct sched_config cfg;
     uint64_t now;
     int32_t kv[FAKE_BLOCKS_MAX * ENGINE_BLOCK_TOKENS];
@@ -92,8 +96,11 @@ static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, 
     for (size_t i = 0; i < n; i++) {
         struct answer *a = answer_of(w, gateway, d[i].request, d[i].choice);
         CHECK(a && !a->done && d[i].position == a->n && a->n + d[i].n_ids <= FAKE_IDS_MAX);
-        for (size_t k = 0; k < d[i].n_ids; k++)
+        for (size_t k = 0; k < d[i].n_ids; k++) {
+            if (d[i].logprobs && d[i].logprobs[k].n_top > 1)
+                a->gap[a->n] = d[i].logprobs[k].top[0].logprob - d[i].logprobs[k].top[1].logprob;
             a->ids[a->n++] = d[i].ids[k];
+        }
         buf_put_slice(&a->text, d[i].text);
         if (!a->first_step)
             a->first_step = w->steps;
@@ -133,23 +140,35 @@ static const struct sched_config FAKE_CONFIG = {.n_blocks = 1024,
                                                 .queue_max = 256,
                                                 .step_target_us = 100000};
 
-static struct world *world_new(const struct sched_config *cfg)
+static struct world *world_new_on(const struct sched_config *cfg, const struct sched_vocab *words,
+                                  void (*compute)(struct world *w, struct sched_work *work),
+                                  void *own)
 {
-    static const int32_t ends[] = {FAKE_END};
     struct world *w = xcalloc(1, sizeof *w);
-    CHECK(cfg->n_blocks <= FAKE_BLOCKS_MAX);
     w->cfg = *cfg;
     w->now = 1000;
     w->answers = xcalloc(ANSWERS_MAX, sizeof *w->answers);
-    memset(w->kv, 0xff, sizeof w->kv);
+    w->compute = compute;
+    w->engine = own;
+    struct sched_out out = {.ctx = w, .deltas = on_deltas, .done = on_done, .error = on_error};
+    w->s = sched_new(cfg, words, &out);
+    return w;
+}
+
+static void fake_compute(struct world *w, struct sched_work *work);
+
+static struct world *world_new(const struct sched_config *cfg)
+{
+    static const int32_t ends[] = {FAKE_END};
+    CHECK(cfg->n_blocks <= FAKE_BLOCKS_MAX);
     struct sched_vocab v = {.text = fake_text,
                             .bytes = fake_bytes,
                             .is_end = fake_is_end,
                             .ends = ends,
                             .n_ends = 1,
                             .n = FAKE_VOCAB};
-    struct sched_out out = {.ctx = w, .deltas = on_deltas, .done = on_done, .error = on_error};
-    w->s = sched_new(cfg, &v, &out);
+    struct world *w = world_new_on(cfg, &v, fake_compute, NULL);
+    memset(w->kv, 0xff, sizeof w->kv);
     return w;
 }
 
@@ -234,7 +253,7 @@ static bool world_step(struct world *w)
     sched_flush(w->s);
     if (!work)
         return false;
-    fake_compute(w, work);
+    w->compute(w, work);
     w->steps++;
     uint64_t took = 1000 + 10 * work->step.n_rows;
     w->now += took;
