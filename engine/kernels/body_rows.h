@@ -99,46 +99,40 @@ INLINE void f_store_some(float *p, vf x, size_t n)
 /* Largest magnitude as bits: orders like the floats, NaN above all, and the order of comparison does not matter. */
 INLINE uint32_t largest_bits(const float *x)
 {
-    uint32_t most = 0;
-    for (int i = 0; i < PANEL_K; i++) {
-        uint32_t u = float_bits(x[i]) & 0x7fffffffu;
-        most = u > most ? u : most;
-    }
-    return most;
+    vi most = i_set(0);
+    for (int i = 0; i < PANEL_K; i += LANES)
+        most = i_max(most, i_of_bits(f_abs(f_load(x + i))));
+    return (uint32_t)i_most(most);
 }
 
-INLINE void block_sums(struct act_block *b)
+INLINE void block_sums(struct act_block *b, int32_t first, int32_t second)
 {
-    int32_t sum[2] = {0, 0};
-    for (int i = 0; i < PANEL_K; i++)
-        sum[i / 16] += b->q[i];
-    int32_t all = sum[0] + sum[1];
+    int32_t all = first + second;
     b->dsum = b->d * (float)all;
     b->off8 = -8 * all;
     b->off16 = -16 * all;
     b->off128 = -128 * all;
-    b->off32[0] = -32 * sum[0];
-    b->off32[1] = -32 * sum[1];
+    b->off32[0] = -32 * first;
+    b->off32[1] = -32 * second;
     b->unused = 0;
 }
 
 INLINE void quantise_block(const float *x, struct act_block *b)
 {
     uint32_t most = largest_bits(x);
+    int32_t sum[2] = {0, 0};
     float inverse = 0;
-    if (most >= 0x7f800000u) {
-        b->d = NAN;
-    } else if (most < 0x0d800000u) { /* 2^-100: its inverse would not be finite */
-        b->d = 0;
-    } else {
+    b->d = most >= 0x7f800000u ? NAN : 0;
+    if (most < 0x7f800000u && most >= 0x0d800000u) { /* 2^-100: below it the inverse would not be finite */
         b->d = bits_float(most) / 127.0f;
         inverse = 127.0f / bits_float(most);
     }
-    for (int i = 0; i < PANEL_K; i++) {
-        float y = inverse == 0 ? 0 : x[i] * inverse;
-        b->q[i] = (int8_t)((y + 0x1.8p23f) - 0x1.8p23f); /* nearest, ties to even */
+    for (int i = 0; i < PANEL_K; i += LANES) {
+        vi q = inverse == 0 ? i_set(0) : i_of_f(f_mul(f_load(x + i), f_set(inverse)));
+        i_to_i8(b->q + i, q);
+        sum[i / 16] += i_total(q);
     }
-    block_sums(b);
+    block_sums(b, sum[0], sum[1]);
 }
 
 static void quantise(const float *x, size_t n, struct act_block *out, size_t h)

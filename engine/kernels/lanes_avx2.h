@@ -35,6 +35,25 @@ INLINE vi i_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 INLINE vi i_half(vi a) { return _mm256_srai_epi32(a, 1); }
 INLINE vi i_of_f(vf a) { return _mm256_cvtps_epi32(a); }
 INLINE vf f_of_i(vi a) { return _mm256_cvtepi32_ps(a); }
+INLINE vi i_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
+INLINE vi i_of_bits(vf a) { return _mm256_castps_si256(a); }
+INLINE int32_t i_most(vi a)
+{
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+INLINE int32_t i_total(vi a)
+{
+    __m128i m = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+INLINE void i_to_i8(int8_t *p, vi a)
+{
+    __m128i m = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(m, m));
+}
 INLINE vf f_pow2(vi n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
 INLINE vf f_of_half(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 INLINE void f_to_half(uint16_t *p, vf x)

@@ -36,8 +36,13 @@ INLINE vi i_set(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE vi i_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi i_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 INLINE vi i_half(vi a) { return _mm512_srai_epi32(a, 1); }
-INLINE vi i_of_f(vf a) { return _mm512_cvtps_epi32(a); } /* a is integral */
+INLINE vi i_of_f(vf a) { return _mm512_cvtps_epi32(a); } /* nearest, ties to even; |a| < 2^22 */
 INLINE vf f_of_i(vi a) { return _mm512_cvtepi32_ps(a); }
+INLINE vi i_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+INLINE vi i_of_bits(vf a) { return _mm512_castps_si512(a); }
+INLINE int32_t i_most(vi a) { return _mm512_reduce_max_epi32(a); }
+INLINE int32_t i_total(vi a) { return _mm512_reduce_add_epi32(a); }
+INLINE void i_to_i8(int8_t *p, vi a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
 INLINE vf f_pow2(vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 INLINE vf f_of_half(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
 INLINE void f_to_half(uint16_t *p, vf x)

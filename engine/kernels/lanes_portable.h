@@ -47,7 +47,28 @@ INLINE vi i_set(int32_t x) { EACH(vi, x); }
 INLINE vi i_add(vi a, vi b) { EACH(vi, a.v[i] + b.v[i]); }
 INLINE vi i_sub(vi a, vi b) { EACH(vi, a.v[i] - b.v[i]); }
 INLINE vi i_half(vi a) { EACH(vi, a.v[i] >> 1); }
-INLINE vi i_of_f(vf a) { EACH(vi, (int32_t)a.v[i]); }
+INLINE vi i_of_f(vf a) { EACH(vi, (int32_t)((a.v[i] + 0x1.8p23f) - 0x1.8p23f)); }
+INLINE vi i_max(vi a, vi b) { EACH(vi, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+INLINE vi i_of_bits(vf a) { EACH(vi, (int32_t)float_bits(a.v[i])); }
+INLINE int32_t i_most(vi a)
+{
+    int32_t m = a.v[0];
+    for (int i = 1; i < LANES; i++)
+        m = a.v[i] > m ? a.v[i] : m;
+    return m;
+}
+INLINE int32_t i_total(vi a)
+{
+    int32_t s = 0;
+    for (int i = 0; i < LANES; i++)
+        s += a.v[i];
+    return s;
+}
+INLINE void i_to_i8(int8_t *p, vi a)
+{
+    for (int i = 0; i < LANES; i++)
+        p[i] = (int8_t)a.v[i];
+}
 INLINE vf f_of_i(vi a) { EACH(vf, (float)a.v[i]); }
 INLINE vf f_pow2(vi n) { EACH(vf, bits_float((uint32_t)(n.v[i] + 127) << 23)); }
 INLINE uint16_t half_at(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
