@@ -11,7 +11,7 @@
 
 #include "common/base/clock.h"
 #include "video-svc/decode/dump.h"
-#include "video-svc/decode/job.h"
+#include "video-svc/decode/pass.h"
 #include "video-svc/decode/options.h"
 #include "video-svc/decode/sandbox.h"
 
@@ -97,9 +97,9 @@ static int open_input(const struct decode_config *c)
     return fd;
 }
 
-static struct job_config job_of(const struct decode_config *c, struct out *o, ocr *reader)
+static struct pass_config pass_of(const struct decode_config *c, struct out *o, ocr *reader)
 {
-    return (struct job_config){
+    return (struct pass_config){
         .media = {.pixels_max = (uint64_t)c->pixels_max,
                   .packets_max = (uint64_t)c->packets_max,
                   .frames_max = (uint64_t)c->pictures_max,
@@ -141,8 +141,8 @@ static int read_video(const struct decode_config *c)
     }
     if (e < 0) /* the rest of the video can be read without */
         emit(&o, &(struct record){.type = REC_REMARK, .remark = slice_str(w.text)});
-    struct job_config job = job_of(c, &o, reader);
-    e = job_run(&job, fd, (uint64_t)st.st_size);
+    struct pass_config pass = pass_of(c, &o, reader);
+    e = pass_run(&pass, fd, (uint64_t)st.st_size);
     ocr_free(reader);
     buf_clear(&o.b);
     return e < 0 ? 1 : 0;

@@ -1,12 +1,12 @@
 /* One video, from a descriptor to records: demux, decode, scenes, sampled frames, subtitles, text on the screen, in one
  * pass without seeking, so that memory and time are bounded and every timestamp is the decoder's own. */
-#ifndef NUNCHI_JOB_H
-#define NUNCHI_JOB_H
+#ifndef NUNCHI_PASS_H
+#define NUNCHI_PASS_H
 
 #include "video-svc/decode/media.h"
 #include "video-svc/decode/ocr.h"
 
-struct job_config {
+struct pass_config {
     struct media_limits media;
     uint32_t frames_max; /* 1 .. REC_FRAMES_MAX */
     uint32_t edge, thumb_edge;
@@ -17,6 +17,6 @@ struct job_config {
 };
 
 /* Ends with DONE or FAIL; the error it said, or 0. */
-int job_run(const struct job_config *cfg, int fd, uint64_t size);
+int pass_run(const struct pass_config *cfg, int fd, uint64_t size);
 
 #endif

@@ -1,4 +1,4 @@
-#include "video-svc/decode/job.h"
+#include "video-svc/decode/pass.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -21,8 +21,8 @@
 #define SAID_MAX 128
 #define EARLY_MIN_MS 2000   /* a track that ends so much before its header says is worth a remark */
 
-struct job {
-    const struct job_config *cfg;
+struct pass {
+    const struct pass_config *cfg;
     uint64_t size;
     media *m;
     scenes *scenes;
@@ -46,13 +46,13 @@ struct job {
     } ocr;
 };
 
-static void emit(struct job *j, const struct record *r)
+static void emit(struct pass *j, const struct record *r)
 {
     j->cfg->emit(j->cfg->ctx, r);
 }
 
-static void remark(struct job *j, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static void remark(struct job *j, const char *fmt, ...)
+static void remark(struct pass *j, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void remark(struct pass *j, const char *fmt, ...)
 {
     char text[256];
     va_list ap;
@@ -62,14 +62,14 @@ static void remark(struct job *j, const char *fmt, ...)
     emit(j, &(struct record){.type = REC_REMARK, .remark = slice_str(text)});
 }
 
-static void progress(struct job *j, uint32_t phase, uint32_t permille)
+static void progress(struct pass *j, uint32_t phase, uint32_t permille)
 {
     emit(j, &(struct record){.type = REC_PROGRESS, .progress = {phase, permille}});
 }
 
 /* ---- what the container says ---- */
 
-static void tell_container(struct job *j)
+static void tell_container(struct pass *j)
 {
     struct record c = {.type = REC_CONTAINER};
     c.container.format = media_format(j->m);
@@ -92,7 +92,7 @@ static void tell_container(struct job *j)
 
 /* ---- scenes ---- */
 
-static bool scene_begins(struct job *j, uint32_t time_ms)
+static bool scene_begins(struct pass *j, uint32_t time_ms)
 {
     if (j->n_starts == REC_SCENES_MAX) {
         j->scenes_cut = true;
@@ -106,7 +106,7 @@ static bool scene_begins(struct job *j, uint32_t time_ms)
     return true;
 }
 
-static int take_cuts(struct job *j, const uint32_t *cut, size_t n)
+static int take_cuts(struct pass *j, const uint32_t *cut, size_t n)
 {
     int e = 0;
     for (size_t i = 0; i < n && e >= 0; i++) {
@@ -120,13 +120,13 @@ static int take_cuts(struct job *j, const uint32_t *cut, size_t n)
     return e;
 }
 
-static bool sudden(const struct job *j)
+static bool sudden(const struct pass *j)
 {
     const uint8_t *now = j->small[j->n_pictures % 2], *before = j->small[(j->n_pictures + 1) % 2];
     return j->n_pictures > 0 && scenes_difference(now, before) >= SUDDEN;
 }
 
-static int watch_scenes(struct job *j, uint32_t time_ms)
+static int watch_scenes(struct pass *j, uint32_t time_ms)
 {
     uint8_t *small = j->small[j->n_pictures % 2];
     uint32_t cut[SCENE_CUTS_MAX];
@@ -165,7 +165,7 @@ static bool changed(const struct picture *a, const struct picture *b)
     return false;
 }
 
-static void read_text(struct job *j, uint32_t time_ms, const struct picture *grey)
+static void read_text(struct pass *j, uint32_t time_ms, const struct picture *grey)
 {
     struct ocr_line lines[OCR_LINES_MAX];
     int n = ocr_worth_it(grey) ? ocr_read(j->cfg->ocr, grey, lines) : 0;
@@ -176,7 +176,7 @@ static void read_text(struct job *j, uint32_t time_ms, const struct picture *gre
 
 /* Spreads what is left of the budget over what is left of the video, by whichever measure says more is left: the
  * container's word or the bytes still to come. */
-static uint32_t ocr_step(const struct job *j, const struct media_event *ev)
+static uint32_t ocr_step(const struct pass *j, const struct media_event *ev)
 {
     uint64_t left = 0, claimed = media_report(j->m).claimed_duration_ms;
     if (claimed > ev->start_ms)
@@ -190,7 +190,7 @@ static uint32_t ocr_step(const struct job *j, const struct media_event *ev)
     return step < OCR_STEP_MS ? OCR_STEP_MS : step > REC_TIME_MAX_MS ? REC_TIME_MAX_MS : (uint32_t)step;
 }
 
-static uint32_t ocr_edge(const struct job *j)
+static uint32_t ocr_edge(const struct pass *j)
 {
     for (size_t i = 0; i < media_n_tracks(j->m); i++) {
         struct rec_track t;
@@ -202,7 +202,7 @@ static uint32_t ocr_edge(const struct job *j)
     return OCR_EDGE;
 }
 
-static int watch_text(struct job *j, const struct media_event *ev)
+static int watch_text(struct pass *j, const struct media_event *ev)
 {
     if (!j->cfg->ocr || ev->start_ms < j->ocr.next_ms || j->ocr.runs >= j->cfg->ocr_max)
         return 0;
@@ -226,7 +226,7 @@ static int watch_text(struct job *j, const struct media_event *ev)
 
 /* ---- the pass ---- */
 
-static void tell_progress(struct job *j, const struct media_event *ev)
+static void tell_progress(struct pass *j, const struct media_event *ev)
 {
     uint64_t claimed = media_report(j->m).claimed_duration_ms;
     uint64_t p = claimed ? (uint64_t)ev->start_ms * 1000 / claimed : j->size ? ev->position * 1000 / j->size : 0;
@@ -238,7 +238,7 @@ static void tell_progress(struct job *j, const struct media_event *ev)
     progress(j, REC_PHASE_SCENES, j->permille);
 }
 
-static int on_picture(struct job *j, const struct media_event *ev)
+static int on_picture(struct pass *j, const struct media_event *ev)
 {
     int e = watch_scenes(j, ev->start_ms);
     if (e >= 0)
@@ -252,7 +252,7 @@ static int on_picture(struct job *j, const struct media_event *ev)
 }
 
 /* Files carry the same subtitles in several tracks, for several versions of the video. */
-static bool said_before(struct job *j, const struct media_event *ev)
+static bool said_before(struct pass *j, const struct media_event *ev)
 {
     uint64_t h = hash64(ev->text.p, ev->text.n) ^ hash64(&ev->start_ms, sizeof ev->start_ms);
     for (size_t i = 0; i < SAID_MAX; i++)
@@ -262,7 +262,7 @@ static bool said_before(struct job *j, const struct media_event *ev)
     return false;
 }
 
-static void on_subtitle(struct job *j, const struct media_event *ev)
+static void on_subtitle(struct pass *j, const struct media_event *ev)
 {
     if (said_before(j, ev))
         return;
@@ -282,7 +282,7 @@ static void on_subtitle(struct job *j, const struct media_event *ev)
     emit(j, &r);
 }
 
-static int read_all(struct job *j)
+static int read_all(struct pass *j)
 {
     for (;;) {
         struct media_event ev;
@@ -298,7 +298,7 @@ static int read_all(struct job *j)
 
 /* ---- the end ---- */
 
-static int last_scene(struct job *j, uint32_t end_ms)
+static int last_scene(struct pass *j, uint32_t end_ms)
 {
     uint32_t cut[SCENE_CUTS_MAX];
     size_t n;
@@ -314,7 +314,7 @@ static int last_scene(struct job *j, uint32_t end_ms)
     return e;
 }
 
-static void tell_scenes(struct job *j, uint32_t end_ms)
+static void tell_scenes(struct pass *j, uint32_t end_ms)
 {
     for (size_t i = 0; i < j->n_starts; i++) {
         struct record r = {.type = REC_SCENE};
@@ -337,7 +337,7 @@ static void tell_scenes(struct job *j, uint32_t end_ms)
     }
 }
 
-static void tell_text(struct job *j, uint32_t end_ms)
+static void tell_text(struct pass *j, uint32_t end_ms)
 {
     progress(j, REC_PHASE_TEXT, 0);
     size_t n = screentext_end(j->text, j->starts, j->n_starts, end_ms);
@@ -353,7 +353,7 @@ static void tell_text(struct job *j, uint32_t end_ms)
 #define CLOCK_FMT "%llu:%02u:%02u"
 #define CLOCK_ARGS(ms) (unsigned long long)((ms) / 3600000), (unsigned)((ms) / 60000 % 60), (unsigned)((ms) / 1000 % 60)
 
-static void tell_remarks(struct job *j)
+static void tell_remarks(struct pass *j)
 {
     struct media_report r = media_report(j->m);
     uint64_t missing = r.claimed_duration_ms > r.duration_ms ? r.claimed_duration_ms - r.duration_ms : 0;
@@ -379,7 +379,7 @@ static void tell_remarks(struct job *j)
         remark(j, "text on the screen was read in %u pictures; more may have been there", j->cfg->ocr_max);
 }
 
-static int finish(struct job *j)
+static int finish(struct pass *j)
 {
     uint64_t duration = media_report(j->m).duration_ms;
     if (j->n_pictures == 0)
@@ -394,7 +394,7 @@ static int finish(struct job *j)
     return 0;
 }
 
-static int open_file(struct job *j, int fd)
+static int open_file(struct pass *j, int fd)
 {
     char head[SNIFF_BYTES];
     ssize_t got = pread(fd, head, sizeof head, 0);
@@ -409,7 +409,7 @@ static int open_file(struct job *j, int fd)
     return e;
 }
 
-static int run(struct job *j, int fd)
+static int run(struct pass *j, int fd)
 {
     progress(j, REC_PHASE_PROBING, 0);
     int e = open_file(j, fd);
@@ -422,9 +422,9 @@ static int run(struct job *j, int fd)
     return e < 0 ? e : finish(j);
 }
 
-int job_run(const struct job_config *cfg, int fd, uint64_t size)
+int pass_run(const struct pass_config *cfg, int fd, uint64_t size)
 {
-    struct job *j = xcalloc(1, sizeof *j);
+    struct pass *j = xcalloc(1, sizeof *j);
     j->cfg = cfg;
     j->size = size;
     j->keep = keep_new(cfg->frames_max, cfg->thumb_edge);
