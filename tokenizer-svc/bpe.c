@@ -22,8 +22,8 @@ struct bpe_scratch {
     buf normal, stored;
 };
 
-/* The alphabet in which byte-level vocabularies write bytes: printable Latin-1 stands for itself, the others follow
- * from U+0100 upwards in order. */
+/* The alphabet in which byte-level vocabularies write bytes: printable Latin-1 stands for itself,
+ * the others follow from U+0100 upwards in order. */
 static void byte_alphabet(uint32_t cp[256])
 {
     uint32_t next = 0x100;
@@ -44,17 +44,20 @@ static int find_bytes(bpe *b, struct why *w)
         b->of_byte[i] = vocab_find(b->v, (slice){text, n});
         found += b->of_byte[i] != TOKEN_NONE;
     }
-    return found > 0 ? 0 : why_set(w, ERR_INVALID, "tokenizer.ggml.tokens", "the vocabulary has no token for any byte");
+    return found > 0 ? 0
+                     : why_set(w, ERR_INVALID, "tokenizer.ggml.tokens",
+                               "the vocabulary has no token for any byte");
 }
 
 static bool is_text(const vocab *v, int32_t id)
 {
     enum token_kind k = vocab_token_kind(v, id);
-    return k != TOKEN_CONTROL && k != TOKEN_UNKNOWN; /* text never merges into a token that steers the model */
+    return k != TOKEN_CONTROL &&
+           k != TOKEN_UNKNOWN; /* text never merges into a token that steers the model */
 }
 
-/* Every split of every piece is asked for its rank: our own table is one probe per pair, and the same for both kinds
- * of vocabulary. */
+/* Every split of every piece is asked for its rank: our own table is one probe per pair, and the
+ * same for both kinds of vocabulary. */
 static int take_splits(bpe *b, int32_t id)
 {
     slice p = vocab_piece(b->v, id);

@@ -1,4 +1,5 @@
-/* Words seen before and their ids: fixed memory, direct-mapped, one per thread. A word is one cache line. */
+/* Words seen before and their ids: fixed memory, direct-mapped, one per thread. A word is one cache
+ * line. */
 #ifndef NUNCHI_TOKENIZER_CACHE_H
 #define NUNCHI_TOKENIZER_CACHE_H
 
@@ -24,6 +25,7 @@ void word_cache_clear(struct word_cache *c);
 /* The place of this word, holding it or another; NULL when it is too long for the cache. */
 struct word *word_cache_slot(const struct word_cache *c, slice text);
 bool word_is(const struct word *w, slice text);
-void word_set(struct word *w, slice text, const int32_t *ids, size_t n); /* ignored when too many ids */
+void word_set(struct word *w, slice text, const int32_t *ids,
+              size_t n); /* ignored when too many ids */
 
 #endif

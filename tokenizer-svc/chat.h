@@ -1,7 +1,9 @@
-/* Turns of a chat to a prompt, as the model was trained to read them. The format is found by recognising the model's own
- * chat template, or is named by the operator; a template that is not recognised is refused rather than guessed at.
+/* Turns of a chat to a prompt, as the model was trained to read them. The format is found by
+ * recognising the model's own chat template, or is named by the operator; a template that is not
+ * recognised is refused rather than guessed at.
  *
- * What users wrote goes in as text and nothing else: the marks around a turn are token ids put there by the format. */
+ * What users wrote goes in as text and nothing else: the marks around a turn are token ids put
+ * there by the format. */
 #ifndef NUNCHI_TOKENIZER_CHAT_H
 #define NUNCHI_TOKENIZER_CHAT_H
 
@@ -12,7 +14,8 @@
 enum chat_kind {
     CHAT_NONE,   /* refused: see refusal */
     CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
-    CHAT_GEMMA,  /* <start_of_turn>role\ncontent<end_of_turn>\n; the system's words stand before the first user's */
+    CHAT_GEMMA,  /* <start_of_turn>role\ncontent<end_of_turn>\n; the system's words stand before the
+                    first user's */
 };
 
 struct chat_format {
@@ -23,13 +26,15 @@ struct chat_format {
     const char *refusal;      /* CHAT_NONE: a sentence that says what to do */
 };
 
-/* choice: "auto", "chatml", "gemma" or "none". A named format that the vocabulary has no tokens for: ERR_INVALID. With
- * "auto" a missing or unknown template is no error here: chat_render refuses then. */
-int chat_format_init(struct chat_format *f, const tokenizer *t, slice choice, struct why *w) MUST_USE;
+/* choice: "auto", "chatml", "gemma" or "none". A named format that the vocabulary has no tokens
+ * for: ERR_INVALID. With "auto" a missing or unknown template is no error here: chat_render refuses
+ * then. */
+int chat_format_init(struct chat_format *f, const tokenizer *t, slice choice,
+                     struct why *w) MUST_USE;
 void chat_format_clear(struct chat_format *f);
 
 struct chat_part {
-    slice text;   /* UTF-8; a video's notes where video is set */
+    slice text; /* UTF-8; a video's notes where video is set */
     bool video;
 };
 
@@ -39,9 +44,9 @@ struct chat_turn {
     size_t n_parts;
 };
 
-/* Appends the rendered chat. Parts are joined by a new line. ERR_INVALID: no turns, an unknown role, an order that the
- * format forbids; ERR_UNSUPPORTED: CHAT_NONE. */
-int chat_render(const struct chat_format *f, const struct chat_turn *turns, size_t n, bool add_generation_prompt,
-                struct prompt *out, struct why *w) MUST_USE;
+/* Appends the rendered chat. Parts are joined by a new line. ERR_INVALID: no turns, an unknown
+ * role, an order that the format forbids; ERR_UNSUPPORTED: CHAT_NONE. */
+int chat_render(const struct chat_format *f, const struct chat_turn *turns, size_t n,
+                bool add_generation_prompt, struct prompt *out, struct why *w) MUST_USE;
 
 #endif

@@ -17,11 +17,13 @@ struct core {
 int core_new(const struct core_config *cfg, core **out, struct why *w)
 {
     core *c = xcalloc(1, sizeof *c);
-    *c = (core){.v = cfg->vocab, .model = cfg->model, .weights = cfg->weights, .n_context = cfg->n_context};
+    *c = (core){
+        .v = cfg->vocab, .model = cfg->model, .weights = cfg->weights, .n_context = cfg->n_context};
     *out = NULL;
     int e = tokenizer_new(cfg->vocab, &c->t, w);
     if (e == 0)
-        e = chat_format_init(&c->chat, c->t, slice_str(cfg->chat_format ? cfg->chat_format : "auto"), w);
+        e = chat_format_init(&c->chat, c->t,
+                             slice_str(cfg->chat_format ? cfg->chat_format : "auto"), w);
     if (e < 0) {
         core_free(c);
         return e;
@@ -61,7 +63,8 @@ static int check_model(const core *c, const char *model, struct why *w)
 {
     if (slice_eq(slice_str(model), slice_str(c->model)))
         return 0;
-    return why_set(w, ERR_NOT_FOUND, "model", "no such model here; this service has '%s'", c->model);
+    return why_set(w, ERR_NOT_FOUND, "model", "no such model here; this service has '%s'",
+                   c->model);
 }
 
 /* ---- one Tokenize on its way: from here on everything lives in `work` ---- */
@@ -124,7 +127,8 @@ static int encode(struct work *k)
     if (!k->q.chat)
         render_prompt(k);
     else {
-        int e = chat_render(&k->c->chat, k->q.turns, k->q.n_turns, k->q.add_generation_prompt, &k->prompt, k->why);
+        int e = chat_render(&k->c->chat, k->q.turns, k->q.n_turns, k->q.add_generation_prompt,
+                            &k->prompt, k->why);
         if (e < 0)
             return e;
     }
@@ -137,7 +141,8 @@ static int check_bytes(const struct work *k)
     size_t least = k->q.text_bytes / tokenizer_piece_max(k->c->t);
     if (least <= k->c->n_context)
         return 0;
-    return why_set(k->why, ERR_INVALID, field_of(k), "the text has %zu bytes, at least %zu tokens; the model's context is %u tokens",
+    return why_set(k->why, ERR_INVALID, field_of(k),
+                   "the text has %zu bytes, at least %zu tokens; the model's context is %u tokens",
                    k->q.text_bytes, least, k->c->n_context);
 }
 
@@ -147,26 +152,31 @@ static int check_fit(const struct work *k)
     if (n == 0)
         return why_set(k->why, ERR_INVALID, field_of(k), "the prompt is empty");
     if (n > CORE_IDS_MAX)
-        return why_set(k->why, ERR_INVALID, field_of(k), "the prompt has %zu tokens; at most %u fit one message", n, CORE_IDS_MAX);
+        return why_set(k->why, ERR_INVALID, field_of(k),
+                       "the prompt has %zu tokens; at most %u fit one message", n, CORE_IDS_MAX);
     if (n >= have)
         return why_set(k->why, ERR_INVALID, field_of(k),
-                       "the prompt has %zu tokens; the model's context is %zu, the answer included: shorten it by at least %zu", n, have,
-                       n - have + 1);
+                       "the prompt has %zu tokens; the model's context is %zu, the answer "
+                       "included: shorten it by at least %zu",
+                       n, have, n - have + 1);
     if (want > have - n)
         return why_set(k->why, ERR_INVALID, "max_tokens",
-                       "the prompt has %zu tokens and max_tokens is %zu, together %zu; the model's context is %zu: ask for at most %zu", n, want,
-                       n + want, have, have - n);
+                       "the prompt has %zu tokens and max_tokens is %zu, together %zu; the model's "
+                       "context is %zu: ask for at most %zu",
+                       n, want, n + want, have, have - n);
     return 0;
 }
 
 /* ---- videos ---- */
 
-/* Tokens that all notes together may take: what was asked for or a share of the context, and never so much that the
- * rest of the prompt and the answer have no room. */
+/* Tokens that all notes together may take: what was asked for or a share of the context, and never
+ * so much that the rest of the prompt and the answer have no room. */
 static size_t notes_budget(const struct work *k, size_t n_other)
 {
     size_t context = k->c->n_context;
-    size_t room = k->q.max_tokens ? k->q.max_tokens : context / 8 < CORE_ANSWER_ROOM ? context / 8 : CORE_ANSWER_ROOM;
+    size_t room = k->q.max_tokens                  ? k->q.max_tokens
+                  : context / 8 < CORE_ANSWER_ROOM ? context / 8
+                                                   : CORE_ANSWER_ROOM;
     size_t wish = k->q.notes_tokens_max ? k->q.notes_tokens_max : context / CORE_NOTES_SHARE;
     size_t left = context > n_other + room ? context - n_other - room : 0;
     return wish < left ? wish : left;
@@ -195,10 +205,11 @@ static void share(const struct work *k, size_t budget, size_t out[CORE_VIDEOS_MA
 
 static int place_videos(struct work *k)
 {
-    size_t n = k->q.n_videos, budget[CORE_VIDEOS_MAX];
+    size_t n = k->q.n_videos, budget[CORE_VIDEOS_MAX] = {0};
     int e = encode(k); /* without notes: what is left for them? */
     for (size_t i = 0; e == 0 && i < n; i++)
-        e = place_new(k->q.videos[i].notes, k->q.videos[i].name, k->c->t, k->s, &k->places[i], k->why);
+        e = place_new(k->q.videos[i].notes, k->q.videos[i].name, k->c->t, k->s, &k->places[i],
+                      k->why);
     if (e < 0)
         return e;
     share(k, notes_budget(k, k->ids.n), budget);
@@ -211,7 +222,8 @@ static int place_videos(struct work *k)
 
 static void put_le32(buf *out, uint32_t v)
 {
-    unsigned char b[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16), (unsigned char)(v >> 24)};
+    unsigned char b[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16),
+                          (unsigned char)(v >> 24)};
     buf_put(out, b, sizeof b);
 }
 
@@ -265,8 +277,8 @@ static void pack_tokenized(const struct work *k, struct core_answer *out)
     out->n_frames = 2;
 }
 
-static int tokenize(const core *c, tok_scratch *s, const Nunchi__Tokenize *t, const struct wire_msg *m, arena *a,
-                    struct core_answer *out, struct why *w)
+static int tokenize(const core *c, tok_scratch *s, const Nunchi__Tokenize *t,
+                    const struct wire_msg *m, arena *a, struct core_answer *out, struct why *w)
 {
     struct work *k = try_calloc(1, sizeof *k);
     if (!k)
@@ -292,7 +304,8 @@ static int tokenize(const core *c, tok_scratch *s, const Nunchi__Tokenize *t, co
     return e;
 }
 
-static int detokenize(const core *c, const Nunchi__Detokenize *d, const struct wire_msg *m, struct core_answer *out, struct why *w)
+static int detokenize(const core *c, const Nunchi__Detokenize *d, const struct wire_msg *m,
+                      struct core_answer *out, struct why *w)
 {
     int e = check_model(c, d->model, w);
     if (e < 0)
@@ -306,7 +319,8 @@ static int detokenize(const core *c, const Nunchi__Detokenize *d, const struct w
         uint32_t id = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
         if (id >= (uint32_t)vocab_size(c->v)) {
             buf_clear(&text);
-            return why_set(w, ERR_INVALID, "ids", "id %u at %zu is not in the vocabulary of %d", id, i / 4, vocab_size(c->v));
+            return why_set(w, ERR_INVALID, "ids", "id %u at %zu is not in the vocabulary of %d", id,
+                           i / 4, vocab_size(c->v));
         }
         tok_decode(&dec, (int32_t)id, &text);
     }
@@ -316,7 +330,9 @@ static int detokenize(const core *c, const Nunchi__Detokenize *d, const struct w
     Nunchi__Detokenized t;
     nunchi__detokenized__init(&t);
     if (text.n > WIRE_BODY_MAX - 1024)
-        e = why_set(w, ERR_TOO_BIG, "ids", "the text of these ids has %zu bytes; at most %u fit one message", text.n, WIRE_BODY_MAX - 1024);
+        e = why_set(w, ERR_TOO_BIG, "ids",
+                    "the text of these ids has %zu bytes; at most %u fit one message", text.n,
+                    WIRE_BODY_MAX - 1024);
     t.text = pb_bytes(buf_slice(&text));
     reply.op_case = NUNCHI__TOKEN_REPLY__OP_DETOKENIZED;
     reply.detokenized = &t;
@@ -326,7 +342,8 @@ static int detokenize(const core *c, const Nunchi__Detokenize *d, const struct w
     return e;
 }
 
-int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, struct core_answer *out, struct why *w)
+int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, struct core_answer *out,
+                   struct why *w)
 {
     arena *a = arena_new(CORE_MEMORY_MAX);
     void *parsed;

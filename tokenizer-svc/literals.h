@@ -1,5 +1,5 @@
-/* Finds fixed texts inside a text: the leftmost match, the longest of those that start there. Used for the pieces a
- * vocabulary declares as whole tokens. Immutable once filled. */
+/* Finds fixed texts inside a text: the leftmost match, the longest of those that start there. Used
+ * for the pieces a vocabulary declares as whole tokens. Immutable once filled. */
 #ifndef NUNCHI_TOKENIZER_LITERALS_H
 #define NUNCHI_TOKENIZER_LITERALS_H
 
@@ -8,7 +8,7 @@
 typedef struct literals literals;
 
 literals *literals_new(void);
-void literals_free(literals *l);                       /* NULL is allowed */
+void literals_free(literals *l);                        /* NULL is allowed */
 void literals_add(literals *l, slice text, int32_t id); /* borrows text; empty ones are ignored */
 void literals_ready(literals *l);                       /* after the last add */
 /* The first match at or after `from`: its start in *at, its length in *len, its id. -1: none. */

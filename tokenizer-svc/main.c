@@ -32,20 +32,25 @@ static void on_hup(void *ctx UNUSED, int signo UNUSED)
 
 static int start(struct program *p, const struct tokenizer_options *o, struct why *w)
 {
-    struct bus_config keys = {o->curve_key_file, o->curve_allow_file, o->curve_server_key, o->insecure_network};
-    struct serve_config serving = {o->gateways, (int)o->threads, (uint32_t)o->slots, (uint64_t)o->drain_ms};
+    struct bus_config keys = {o->curve_key_file, o->curve_allow_file, o->curve_server_key,
+                              o->insecure_network};
+    struct serve_config serving = {o->gateways, (int)o->threads, (uint32_t)o->slots,
+                                   (uint64_t)o->drain_ms};
     int e = tok_model_open(o->model, o->model_name, (uint32_t)o->context, &p->model, w);
     if (e < 0)
         return e;
-    struct core_config cfg = {p->model.vocab, p->model.name.p, p->model.weights, p->model.n_context, o->chat_format};
+    struct core_config cfg = {p->model.vocab, p->model.name.p, p->model.weights, p->model.n_context,
+                              o->chat_format};
     e = core_new(&cfg, &p->core, w);
     if (e == 0)
         e = bus_new(p->l, &keys, &p->b, w);
     if (e == 0)
         e = serve_new(p->l, p->b, p->core, &p->model, &serving, &p->serve, w);
     if (e == 0)
-        log_info("ready", LOG_STR("model", p->model.name.p), LOG_STR("family", p->model.family.p), LOG_I64("vocab", vocab_size(p->model.vocab)),
-                 LOG_U64("context", p->model.n_context), LOG_STR("chat", core_can_chat(p->core) ? "yes" : "no"));
+        log_info("ready", LOG_STR("model", p->model.name.p), LOG_STR("family", p->model.family.p),
+                 LOG_I64("vocab", vocab_size(p->model.vocab)),
+                 LOG_U64("context", p->model.n_context),
+                 LOG_STR("chat", core_can_chat(p->core) ? "yes" : "no"));
     return e;
 }
 
@@ -69,7 +74,8 @@ int main(int argc, char **argv)
     alive_start(p.l);
     int e = start(&p, &o, &w);
     if (e < 0)
-        log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field), LOG_STR("why", w.text));
+        log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field),
+                  LOG_STR("why", w.text));
     int code = e < 0 ? 1 : loop_run(p.l);
     serve_free(p.serve);
     bus_free(p.b);

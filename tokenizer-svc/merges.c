@@ -4,7 +4,8 @@
 
 /* Up to here a scan for the least rank beats the heap; nearly every word of a text is shorter. */
 #define SMALL_MAX 32
-/* Scratch for runs longer than this is given back after use: one odd text must not hold memory for ever. */
+/* Scratch for runs longer than this is given back after use: one odd text must not hold memory for
+ * ever. */
 #define SCRATCH_KEEP (1u << 16)
 
 struct entry {
@@ -100,7 +101,7 @@ uint32_t merges_rank(const merges *m, int32_t left, int32_t right, int32_t *merg
 
 static size_t apply_small(const merges *m, int32_t *sym, size_t n)
 {
-    uint32_t rank[SMALL_MAX];
+    uint32_t rank[SMALL_MAX] = {MERGE_NONE};
     int32_t merged[SMALL_MAX];
     for (size_t i = 0; i + 1 < n; i++)
         rank[i] = merges_rank(m, sym[i], sym[i + 1], &merged[i]);
@@ -113,8 +114,9 @@ static size_t apply_small(const merges *m, int32_t *sym, size_t n)
             break;
         sym[best] = merged[best];
         n--;
-        for (size_t i = best + 1; i < n; i++) {
+        for (size_t i = best + 1; i < n; i++)
             sym[i] = sym[i + 1];
+        for (size_t i = best + 1; i + 1 < n; i++) {
             rank[i] = rank[i + 1];
             merged[i] = merged[i + 1];
         }

@@ -15,7 +15,8 @@ static void say_progress(void *ctx, int permille)
     }
 }
 
-static int take_context(const model_file *f, slice family, uint32_t wanted, uint32_t *out, struct why *w)
+static int take_context(const model_file *f, slice family, uint32_t wanted, uint32_t *out,
+                        struct why *w)
 {
     char key[128];
     uint32_t own = 0;
@@ -26,9 +27,11 @@ static int take_context(const model_file *f, slice family, uint32_t wanted, uint
     if (e < 0 && e != ERR_NOT_FOUND)
         return why_set(w, e, key, "not a number of tokens");
     if (own > ENGINE_CONTEXT_MAX)
-        return why_set(w, ERR_TOO_BIG, key, "a context of %u tokens; at most %d", own, ENGINE_CONTEXT_MAX);
+        return why_set(w, ERR_TOO_BIG, key, "a context of %u tokens; at most %d", own,
+                       ENGINE_CONTEXT_MAX);
     if (own == 0 && wanted == 0)
-        return why_set(w, ERR_INVALID, key, "the file does not say how long the context is: give --context");
+        return why_set(w, ERR_INVALID, key,
+                       "the file does not say how long the context is: give --context");
     *out = wanted == 0 || (own > 0 && own < wanted) ? own : wanted;
     return 0;
 }
@@ -39,7 +42,8 @@ static int read_file(model_file *f, uint32_t context, struct tok_model *out, str
     int said = 0;
     int e = model_file_str(f, "general.architecture", &family);
     if (e < 0)
-        return why_set(w, ERR_INVALID, "general.architecture", "the file does not say what model it holds");
+        return why_set(w, ERR_INVALID, "general.architecture",
+                       "the file does not say what model it holds");
     buf_put_slice(&out->family, family);
     e = take_context(f, family, context, &out->n_context, w);
     if (e == 0)
@@ -49,7 +53,8 @@ static int read_file(model_file *f, uint32_t context, struct tok_model *out, str
     return e;
 }
 
-int tok_model_open(const char *path, const char *name, uint32_t context, struct tok_model *out, struct why *w)
+int tok_model_open(const char *path, const char *name, uint32_t context, struct tok_model *out,
+                   struct why *w)
 {
     model_file *f = NULL;
     struct stat st;

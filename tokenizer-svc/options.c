@@ -5,34 +5,44 @@
 #include "engine/model/name.h"
 #include "tokenizer-svc/serve.h"
 
-#define OPT(field, name, type, def, min, max, help) CONFIG_OPT(struct tokenizer_options, field, name, type, def, min, max, help)
+#define OPT(field, name, type, def, min, max, help)                                                \
+    CONFIG_OPT(struct tokenizer_options, field, name, type, def, min, max, help)
 
 static const struct opt OPTIONS[] = {
     CONFIG_GROUP("Model"),
-    OPT(model, "model", OPT_STR, NULL, 0, 0, "the GGUF file whose vocabulary and chat template to use (required)"),
+    OPT(model, "model", OPT_STR, NULL, 0, 0,
+        "the GGUF file whose vocabulary and chat template to use (required)"),
     OPT(model_name, "model-name", OPT_STR, NULL, 0, MODEL_NAME_MAX,
-        "what clients ask for; default: worked out from the file's name; must be the same at nunchi-model"),
+        "what clients ask for; default: worked out from the file's name; must be the same at "
+        "nunchi-model"),
     OPT(chat_format, "chat-format", OPT_STR, "auto", 0, 32,
         "auto (by the model's own chat template), chatml, gemma, or none (chat is refused)"),
     OPT(context, "context", OPT_INT, "0", 0, ENGINE_CONTEXT_MAX,
-        "most tokens of prompt and answer together; 0: what the model was made for; must be the same at nunchi-model"),
+        "most tokens of prompt and answer together; 0: what the model was made for; must be the "
+        "same at nunchi-model"),
 
     CONFIG_GROUP("Work"),
-    OPT(threads, "threads", OPT_INT, "0", 0, SERVE_THREADS_MAX, "threads that tokenize; 0: one for each CPU, at most 4"),
-    OPT(slots, "slots", OPT_INT, "64", 1, 4096, "most requests open at once, of each gateway; bounds the memory of waiting ones"),
+    OPT(threads, "threads", OPT_INT, "0", 0, SERVE_THREADS_MAX,
+        "threads that tokenize; 0: one for each CPU, at most 4"),
+    OPT(slots, "slots", OPT_INT, "64", 1, 4096,
+        "most requests open at once, of each gateway; bounds the memory of waiting ones"),
 
     CONFIG_GROUP("Cluster"),
     OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,
-        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every address behind a name"),
-    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0, "our key pair: two Z85 lines, public then secret"),
-    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0, "public keys that may connect to us, one a line"),
+        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every "
+        "address behind a name"),
+    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0,
+        "our key pair: two Z85 lines, public then secret"),
+    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0,
+        "public keys that may connect to us, one a line"),
     OPT(curve_server_key, "curve-server-key", OPT_STR, NULL, 0, 40, "the gateways' public key"),
     OPT(insecure_network, "insecure-network", OPT_BOOL, "false", 0, 0,
         "allow leaving loopback without keys: only on a private container network"),
 
     CONFIG_GROUP("Running"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
-    OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000, "how long running requests may go on after SIGTERM"),
+    OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000,
+        "how long running requests may go on after SIGTERM"),
 };
 
 static int check(const void *ctx, struct why *w)
@@ -44,7 +54,8 @@ static int check(const void *ctx, struct why *w)
     for (size_t i = 0; i < ARRAY_LEN(formats); i++)
         known = known || strcmp(o->chat_format, formats[i]) == 0;
     if (!known)
-        return why_set(w, ERR_INVALID, "chat-format", "chat-format must be auto, chatml, gemma or none");
+        return why_set(w, ERR_INVALID, "chat-format",
+                       "chat-format must be auto, chatml, gemma or none");
     if (!o->model || !*o->model)
         return why_set(w, ERR_INVALID, "model", "which model? --model FILE is required");
     if (log_level_parse(slice_str(o->log_level), &level) < 0)

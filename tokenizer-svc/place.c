@@ -42,7 +42,8 @@ void place_time(buf *out, uint64_t ms, bool hours)
         buf_printf(out, "%02llu:%02llu", s / 60, s % 60);
 }
 
-/* One line of text from bytes of unknown make: white space and control characters become single spaces. */
+/* One line of text from bytes of unknown make: white space and control characters become single
+ * spaces. */
 static void put_clean(slice raw, size_t max, buf *out)
 {
     buf whole = {0};
@@ -52,7 +53,8 @@ static void put_clean(slice raw, size_t max, buf *out)
     for (size_t i = 0, n; i < whole.n; i += n) {
         uint32_t cp;
         n = utf8_decode(whole.p + i, whole.n - i, &cp);
-        bool blank = cp <= 0x20 || (cp >= 0x7f && cp <= 0xa0) || cp == 0x2028 || cp == 0x2029 || cp == 0xfeff;
+        bool blank = cp <= 0x20 || (cp >= 0x7f && cp <= 0xa0) || cp == 0x2028 || cp == 0x2029 ||
+                     cp == 0xfeff;
         if (blank) {
             gap = out->n > start;
             continue;
@@ -120,7 +122,8 @@ static void put_line(const place *p, const struct line *l, buf *out)
     buf_put_byte(out, '\n');
 }
 
-static int price(place *p, struct group *g, enum kind k, const tokenizer *t, tok_scratch *s, struct why *w)
+static int price(place *p, struct group *g, enum kind k, const tokenizer *t, tok_scratch *s,
+                 struct why *w)
 {
     if (g->n == 0)
         return 0;
@@ -150,7 +153,8 @@ static int take_spans(place *p, enum kind k, Nunchi__Span **spans, size_t n)
     if (!g->at)
         return ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
-        struct line l = {.start_ms = spans[i]->start_ms, .end_ms = spans[i]->end_ms, .from = p->text.n};
+        struct line l = {
+            .start_ms = spans[i]->start_ms, .end_ms = spans[i]->end_ms, .from = p->text.n};
         put_clean(pb_slice(spans[i]->text), PLACE_LINE_BYTES_MAX, &p->text);
         l.len = p->text.n - l.from;
         if (l.end_ms < l.start_ms)
@@ -170,7 +174,8 @@ static int take_scenes(place *p, Nunchi__Scene **scenes, size_t n)
     if (!g->at)
         return ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
-        struct line l = {.start_ms = scenes[i]->start_ms, .end_ms = scenes[i]->end_ms, .from = p->text.n};
+        struct line l = {
+            .start_ms = scenes[i]->start_ms, .end_ms = scenes[i]->end_ms, .from = p->text.n};
         buf_printf(&p->text, "Scene %zu", i + 1);
         l.len = p->text.n - l.from;
         if (l.end_ms < l.start_ms)
@@ -233,7 +238,8 @@ static int price_all(place *p, const tokenizer *t, tok_scratch *s, struct why *w
     return e;
 }
 
-int place_new(const Nunchi__Notes *notes, slice name, const tokenizer *t, tok_scratch *s, place **out, struct why *w)
+int place_new(const Nunchi__Notes *notes, slice name, const tokenizer *t, tok_scratch *s,
+              place **out, struct why *w)
 {
     place *p = xcalloc(1, sizeof *p);
     *out = NULL;
@@ -242,7 +248,8 @@ int place_new(const Nunchi__Notes *notes, slice name, const tokenizer *t, tok_sc
     int e;
     if (take_spans(p, SAID, notes->subtitles, notes->n_subtitles) < 0 ||
         take_spans(p, SHOWN, notes->screen_text, notes->n_screen_text) < 0 ||
-        take_spans(p, CHAPTER, notes->chapters, notes->n_chapters) < 0 || take_scenes(p, notes->scenes, notes->n_scenes) < 0)
+        take_spans(p, CHAPTER, notes->chapters, notes->n_chapters) < 0 ||
+        take_scenes(p, notes->scenes, notes->n_scenes) < 0)
         e = why_set(w, ERR_NOMEM, "", "no memory for a video's notes");
     else
         e = price_all(p, t, s, w);
@@ -321,8 +328,8 @@ static size_t at_most(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Chapters are few and say most: up to a quarter. Then speech and text, each at least half of the rest if it needs
- * that; what they leave goes to the other, then to the scenes. */
+/* Chapters are few and say most: up to a quarter. Then speech and text, each at least half of the
+ * rest if it needs that; what they leave goes to the other, then to the scenes. */
 static void choose(const place *p, size_t budget, size_t keep[N_KINDS])
 {
     keep[CHAPTER] = how_many(p, CHAPTER, budget / 4);

@@ -1,9 +1,11 @@
-/* A video's notes as text for a language model: a few plain lines about the file, then what is said, the text on the
- * screen, chapters and scenes, each line with its times ([mm:ss-mm:ss], h:mm:ss from an hour on). Grouped by kind and
- * without decoration, because small models answer best from that.
+/* A video's notes as text for a language model: a few plain lines about the file, then what is
+ * said, the text on the screen, chapters and scenes, each line with its times ([mm:ss-mm:ss],
+ * h:mm:ss from an hour on). Grouped by kind and without decoration, because small models answer
+ * best from that.
  *
- * Notes that do not fit their budget are thinned out evenly over time: scenes go first, speech and text last, and a
- * line says that it was done. Notes are data from strangers: lines are bounded, control characters taken out. */
+ * Notes that do not fit their budget are thinned out evenly over time: scenes go first, speech and
+ * text last, and a line says that it was done. Notes are data from strangers: lines are bounded,
+ * control characters taken out. */
 #ifndef NUNCHI_TOKENIZER_PLACE_H
 #define NUNCHI_TOKENIZER_PLACE_H
 
@@ -20,8 +22,9 @@ struct placed {
 };
 
 /* Prepares the lines and counts their tokens. Borrows nothing. ERR_NOMEM, ERR_INVALID. */
-int place_new(const Nunchi__Notes *notes, slice name, const tokenizer *t, tok_scratch *s, place **out, struct why *w) MUST_USE;
-void place_free(place *p); /* NULL is allowed */
+int place_new(const Nunchi__Notes *notes, slice name, const tokenizer *t, tok_scratch *s,
+              place **out, struct why *w) MUST_USE;
+void place_free(place *p);         /* NULL is allowed */
 size_t place_cost(const place *p); /* tokens of everything: a small overestimate */
 size_t place_lines(const place *p);
 /* Appends the text, in at most `budget` tokens if the heading fits; the heading is always there. */

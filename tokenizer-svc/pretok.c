@@ -4,19 +4,22 @@
 #include <pcre2.h>
 #include <utf8proc.h>
 
-#define WS "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define WS                                                                                         \
+    "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"   \
+    "\\x{3000}"
 #define SHORT_FORMS "'s|'t|'re|'ve|'m|'ll|'d"
 #define OTHERS " ?[^" WS "\\p{L}\\p{N}]+"
 
 #define GPT2 SHORT_FORMS "| ?\\p{L}+| ?\\p{N}+|" OTHERS "|[" WS "]+(?![^" WS "])|[" WS "]+"
-/* Single digits are split off first, then each stretch between them is cut as by GPT-2: spaces before a digit stand
- * at the end of their stretch. */
+/* Single digits are split off first, then each stretch between them is cut as by GPT-2: spaces
+ * before a digit stand at the end of their stretch. */
 #define SMOLLM "\\p{N}|" SHORT_FORMS "| ?\\p{L}+|" OTHERS "|[" WS "]+(?![^" WS "\\p{N}])|[" WS "]+"
 #define AFTER_GPT4(numbers)                                                                        \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" OTHERS "[\\r\\n]*|"      \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" OTHERS "[\\r\\n]*|"  \
     "[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])|[" WS "]+"
 
-/* A match of a well-meant pattern takes far less; the limits are for patterns that come from model files later on. */
+/* A match of a well-meant pattern takes far less; the limits are for patterns that come from model
+ * files later on. */
 #define MATCH_LIMIT 10000000u
 #define HEAP_LIMIT_KIB (64u << 10)
 #define JIT_STACK_FIRST (32u << 10)
@@ -57,9 +60,11 @@ static int compile(pretok *p, struct why *w)
     p->code = pcre2_compile((PCRE2_SPTR)p->kind->pattern, PCRE2_ZERO_TERMINATED,
                             PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &err, &at, NULL);
     if (!p->code)
-        return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre", "pattern of '%s' does not compile at %zu (error %d)", p->kind->name, at,
+        return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre",
+                       "pattern of '%s' does not compile at %zu (error %d)", p->kind->name, at,
                        err);
-    p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0; /* without: slower, the same words */
+    p->jit =
+        pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0; /* without: slower, the same words */
     return 0;
 }
 
@@ -81,7 +86,8 @@ int pretok_new(slice name, pretok **out, struct why *w)
         *out = p;
         return 0;
     }
-    return why_set(w, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "the model wants pre-tokenizer '%.*s', which is not known here",
+    return why_set(w, ERR_UNSUPPORTED, "tokenizer.ggml.pre",
+                   "the model wants pre-tokenizer '%.*s', which is not known here",
                    (int)(name.n < 60 ? name.n : 60), name.p);
 }
 
@@ -129,7 +135,8 @@ int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why 
     if (m->p->jit)
         rc = pcre2_jit_match(m->p->code, s, text.n, at, 0, m->data, m->ctx);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(m->p->code, s, text.n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data, m->ctx);
+        rc = pcre2_match(m->p->code, s, text.n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data,
+                         m->ctx);
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
         return why_set(w, ERR_INVALID, "", "the text cannot be cut into words (error %d)", rc);
     PCRE2_SIZE *span = pcre2_get_ovector_pointer(m->data);
@@ -154,14 +161,16 @@ static int marks_fit(slice text, struct why *w)
             pile = 0;
             continue;
         }
-        utf8proc_ssize_t got = utf8proc_iterate((const utf8proc_uint8_t *)text.p + i, (utf8proc_ssize_t)(text.n - i), &cp);
+        utf8proc_ssize_t got = utf8proc_iterate((const utf8proc_uint8_t *)text.p + i,
+                                                (utf8proc_ssize_t)(text.n - i), &cp);
         if (got <= 0)
             return why_set(w, ERR_INVALID, "", "the text is not UTF-8");
         n = (size_t)got;
         beyond = 1;
         pile = utf8proc_get_property(cp)->combining_class ? pile + 1 : 0;
         if (pile > PRETOK_MARKS_MAX)
-            return why_set(w, ERR_INVALID, "", "more than %d combining marks in a row", PRETOK_MARKS_MAX);
+            return why_set(w, ERR_INVALID, "", "more than %d combining marks in a row",
+                           PRETOK_MARKS_MAX);
     }
     return beyond;
 }
@@ -175,10 +184,11 @@ int pretok_normal(const pretok *p, slice text, buf *keep, slice *out, struct why
     if (e <= 0)
         return e;
     utf8proc_uint8_t *nfc = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n, &nfc,
-                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n,
+                                      &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (n < 0)
-        return why_set(w, n == UTF8PROC_ERROR_NOMEM ? ERR_NOMEM : ERR_INVALID, "", "the text cannot be normalised");
+        return why_set(w, n == UTF8PROC_ERROR_NOMEM ? ERR_NOMEM : ERR_INVALID, "",
+                       "the text cannot be normalised");
     buf_reset(keep);
     e = buf_try_reserve(keep, (size_t)n);
     if (e == 0)

@@ -42,8 +42,8 @@ void prompt_clear(struct prompt *p)
     *p = (struct prompt){0};
 }
 
-int prompt_encode(const struct prompt *p, const tokenizer *t, tok_scratch *s, struct ids *out, struct prompt_span *spans,
-                  size_t max_spans, struct why *w)
+int prompt_encode(const struct prompt *p, const tokenizer *t, tok_scratch *s, struct ids *out,
+                  struct prompt_span *spans, size_t max_spans, struct why *w)
 {
     size_t video = 0;
     for (size_t i = 0; i < p->n; i++) {

@@ -1,6 +1,7 @@
-/* A prompt while it is put together: text, control tokens, and the places where a video begins. Text that stands side by
- * side is encoded as one, as the reference does with the whole rendered template; but a control token comes in through
- * prompt_special alone, never out of text. Embedded; zero is empty. */
+/* A prompt while it is put together: text, control tokens, and the places where a video begins.
+ * Text that stands side by side is encoded as one, as the reference does with the whole rendered
+ * template; but a control token comes in through prompt_special alone, never out of text. Embedded;
+ * zero is empty. */
 #ifndef NUNCHI_TOKENIZER_PROMPT_H
 #define NUNCHI_TOKENIZER_PROMPT_H
 
@@ -20,7 +21,7 @@ struct prompt {
 
 void prompt_text(struct prompt *p, slice s);
 void prompt_special(struct prompt *p, int32_t id);
-void prompt_video(struct prompt *p);     /* what follows comes from the next video */
+void prompt_video(struct prompt *p); /* what follows comes from the next video */
 void prompt_video_end(struct prompt *p);
 void prompt_clear(struct prompt *p);
 
@@ -29,8 +30,9 @@ struct prompt_span {
     size_t from, to;
 };
 
-/* Appends the prompt's ids; fills at most max_spans of the videos' spans. ERR_INVALID, ERR_NOMEM. */
-int prompt_encode(const struct prompt *p, const tokenizer *t, tok_scratch *s, struct ids *out, struct prompt_span *spans,
-                  size_t max_spans, struct why *w) MUST_USE;
+/* Appends the prompt's ids; fills at most max_spans of the videos' spans. ERR_INVALID, ERR_NOMEM.
+ */
+int prompt_encode(const struct prompt *p, const tokenizer *t, tok_scratch *s, struct ids *out,
+                  struct prompt_span *spans, size_t max_spans, struct why *w) MUST_USE;
 
 #endif

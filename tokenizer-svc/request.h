@@ -1,4 +1,5 @@
-/* A Tokenize request, checked: what core.c works on. Everything is borrowed from the message or its arena. */
+/* A Tokenize request, checked: what core.c works on. Everything is borrowed from the message or its
+ * arena. */
 #ifndef NUNCHI_TOKENIZER_REQUEST_H
 #define NUNCHI_TOKENIZER_REQUEST_H
 
@@ -24,6 +25,7 @@ struct ask {
     size_t text_bytes;
 };
 
-int ask_read(struct ask *q, const Nunchi__Tokenize *t, const struct wire_msg *m, arena *a, struct why *w) MUST_USE;
+int ask_read(struct ask *q, const Nunchi__Tokenize *t, const struct wire_msg *m, arena *a,
+             struct why *w) MUST_USE;
 
 #endif

@@ -73,7 +73,8 @@ static void send_msg(peer_link *k, const struct wire_msg *m)
 {
     int e = link_send(k, m);
     if (e < 0) /* the asker's own deadline ends the request */
-        log_warn("an answer could not be sent", LOG_STR("error", err_name(e)), LOG_STR("type", wire_type_name(m->head.type)));
+        log_warn("an answer could not be sent", LOG_STR("error", err_name(e)),
+                 LOG_STR("type", wire_type_name(m->head.type)));
 }
 
 static struct wire_head answer_head(const struct wire_head *to, enum wire_type type)
@@ -103,7 +104,8 @@ static void send_error(peer_link *k, const struct wire_head *to, int err, const 
 
 static void send_done(peer_link *k, const struct job *j)
 {
-    struct wire_msg m = {.head = answer_head(&j->msg.head, WIRE_DONE), .body = buf_slice(&j->answer.body)};
+    struct wire_msg m = {.head = answer_head(&j->msg.head, WIRE_DONE),
+                         .body = buf_slice(&j->answer.body)};
     m.n_frames = j->answer.n_frames;
     for (size_t i = 0; i < m.n_frames; i++)
         m.frames[i] = buf_slice(&j->answer.frames[i]);
@@ -165,7 +167,7 @@ static size_t jobs_of(serve *s, uint64_t from)
 {
     size_t n = 0;
     LIST_EACH(it, &s->jobs)
-        n += CONTAINER_OF(it, struct job, link)->from == from;
+    n += CONTAINER_OF(it, struct job, link)->from == from;
     return n;
 }
 
@@ -194,9 +196,11 @@ static int admit(serve *s, peer_link *k, const struct wire_msg *m, struct why *w
 
 static void cancel(serve *s, peer_link *k, const struct wire_head *h)
 {
-    LIST_EACH(it, &s->jobs) {
+    LIST_EACH(it, &s->jobs)
+    {
         struct job *j = CONTAINER_OF(it, struct job, link);
-        if (j->from == link_id(k) && j->msg.head.request == h->request && j->msg.head.attempt == h->attempt)
+        if (j->from == link_id(k) && j->msg.head.request == h->request &&
+            j->msg.head.attempt == h->attempt)
             j->cancelled = true;
     }
 }
@@ -230,7 +234,8 @@ static int connect_links(serve *s, bus *b, struct why *w)
     union {
         const char *in;
         char *out;
-    } name = {.in = s->model->name.p}, family = {.in = s->model->family.p}; /* packed, not written to */
+    } name = {.in = s->model->name.p},
+      family = {.in = s->model->family.p}; /* packed, not written to */
     static char service[] = "tokenizer";
     Nunchi__ModelInfo info, *models[1] = {&info};
     Nunchi__Ready ready;
@@ -247,11 +252,16 @@ static int connect_links(serve *s, bus *b, struct why *w)
     ready.slots = s->cfg.slots;
     ready.n_models = 1;
     ready.models = models;
-    struct links_config cfg = {.targets = s->cfg.gateways, .ready = &ready, .ctx = s, .msg = on_msg, .heartbeat = heartbeat};
+    struct links_config cfg = {.targets = s->cfg.gateways,
+                               .ready = &ready,
+                               .ctx = s,
+                               .msg = on_msg,
+                               .heartbeat = heartbeat};
     return links_new(b, s->l, &cfg, &s->links, w);
 }
 
-int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m, const struct serve_config *cfg, serve **out, struct why *w)
+int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m,
+              const struct serve_config *cfg, serve **out, struct why *w)
 {
     serve *s = xcalloc(1, sizeof *s);
     int cpus = thread_cpus();

@@ -1,5 +1,5 @@
-/* tokenizer-svc on the wire: links to every gateway, requests onto a few threads, answers back. The only file of this
- * service with sockets. Loop thread only. */
+/* tokenizer-svc on the wire: links to every gateway, requests onto a few threads, answers back. The
+ * only file of this service with sockets. Loop thread only. */
 #ifndef NUNCHI_TOKENIZER_SERVE_H
 #define NUNCHI_TOKENIZER_SERVE_H
 
@@ -20,8 +20,8 @@ struct serve_config {
 typedef struct serve serve;
 
 /* Borrows all but the configuration's numbers. */
-int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m, const struct serve_config *cfg, serve **out,
-              struct why *w) MUST_USE;
+int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m,
+              const struct serve_config *cfg, serve **out, struct why *w) MUST_USE;
 /* No new requests; running ones end; then loop_stop(l, 0), after drain_ms at the latest. */
 void serve_drain(serve *s);
 void serve_free(serve *s); /* NULL is allowed; says BYE, waits for running jobs */

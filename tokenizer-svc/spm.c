@@ -115,14 +115,15 @@ static int take_splits(spm *m, int32_t id, buf *normal, struct pairs *out)
             m->glued[(unsigned char)p.p[i - 1]] = true;
         int32_t l = find_piece(m->v, (slice){p.p, i});
         int32_t r = l == TOKEN_NONE ? TOKEN_NONE : find_piece(m->v, (slice){p.p + i, p.n - i});
-        if (r != TOKEN_NONE && put_pair(out, (struct pair){l, r, id, chars, vocab_score(m->v, id), declared}) < 0)
+        if (r != TOKEN_NONE &&
+            put_pair(out, (struct pair){l, r, id, chars, vocab_score(m->v, id), declared}) < 0)
             return ERR_NOMEM;
     }
     return 0;
 }
 
-/* Runs of spaces first, then by score; of one piece's splits the one with the longer left side. This is the order in
- * which the Hugging Face converters list the merges of such a vocabulary. */
+/* Runs of spaces first, then by score; of one piece's splits the one with the longer left side.
+ * This is the order in which the Hugging Face converters list the merges of such a vocabulary. */
 static int by_order_of_merging(const void *a, const void *b)
 {
     const struct pair *x = a, *y = b;
@@ -158,7 +159,9 @@ static int32_t char_id(const vocab *v, uint32_t cp)
     char text[4];
     size_t n = utf8_encode(cp, text);
     int32_t id = n ? vocab_find(v, (slice){text, n}) : TOKEN_NONE;
-    return id != TOKEN_NONE && (merges_into(v, id) || vocab_token_kind(v, id) == TOKEN_USER) ? id : TOKEN_NONE;
+    return id != TOKEN_NONE && (merges_into(v, id) || vocab_token_kind(v, id) == TOKEN_USER)
+               ? id
+               : TOKEN_NONE;
 }
 
 static void find_symbols(spm *m)
@@ -171,7 +174,8 @@ static void find_symbols(spm *m)
         m->of_byte[b] = vocab_byte_token(m->v, (unsigned char)b);
     m->unknown = TOKEN_NONE;
     for (int32_t id = 0; id < vocab_size(m->v) && m->unknown == TOKEN_NONE; id++)
-        if (vocab_token_kind(m->v, id) == TOKEN_UNKNOWN || slice_eq_str(vocab_piece(m->v, id), "<unk>"))
+        if (vocab_token_kind(m->v, id) == TOKEN_UNKNOWN ||
+            slice_eq_str(vocab_piece(m->v, id), "<unk>"))
             m->unknown = id;
 }
 
@@ -186,7 +190,8 @@ int spm_new(const vocab *v, spm **out, struct why *w)
     if (e < 0)
         why_set(w, e, "", "no memory for the vocabulary's merges");
     else if (merges_len(m->m) == 0)
-        e = why_set(w, ERR_INVALID, "tokenizer.ggml.tokens", "no two pieces of the vocabulary join into a third");
+        e = why_set(w, ERR_INVALID, "tokenizer.ggml.tokens",
+                    "no two pieces of the vocabulary join into a third");
     if (e < 0) {
         spm_free(m);
         return e;
@@ -249,8 +254,9 @@ static size_t space_len(slice text, size_t i)
     return text.n - i >= 3 && memcmp(text.p + i, SPACE, 3) == 0 ? 3 : 0;
 }
 
-/* End of the stretch that starts at `at`: a run of spaces and what follows, up to the next run that no piece joins with
- * the character before it. Merging stretch by stretch gives the same tokens, and stretches can be remembered. */
+/* End of the stretch that starts at `at`: a run of spaces and what follows, up to the next run that
+ * no piece joins with the character before it. Merging stretch by stretch gives the same tokens,
+ * and stretches can be remembered. */
 static size_t stretch_end(const spm *m, slice text, size_t at)
 {
     size_t i = at;
@@ -298,13 +304,16 @@ static int put_stretch(const spm *m, spm_scratch *s, slice text, bool space_firs
     return ids_put_all(out, s->sym.p, s->sym.n);
 }
 
-int spm_encode(const spm *m, spm_scratch *s, slice text, bool space_first, struct ids *out, struct why *w)
+int spm_encode(const spm *m, spm_scratch *s, slice text, bool space_first, struct ids *out,
+               struct why *w)
 {
     for (size_t at = 0, end; at < text.n; at = end) {
         end = stretch_end(m, text, at);
         int e = put_stretch(m, s, (slice){text.p + at, end - at}, space_first && at == 0, out);
         if (e < 0)
-            return why_set(w, e, "", e == ERR_NOMEM ? "no memory to tokenize a text of %zu bytes" : "a text of %zu bytes is not UTF-8",
+            return why_set(w, e, "",
+                           e == ERR_NOMEM ? "no memory to tokenize a text of %zu bytes"
+                                          : "a text of %zu bytes is not UTF-8",
                            text.n);
     }
     return 0;

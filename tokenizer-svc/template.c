@@ -11,8 +11,8 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-/* White space between two tags that leaves nothing in the output: a mark trims it, or it is a line end after a block
- * (and the indent of the next), which the reference's settings trim. */
+/* White space between two tags that leaves nothing in the output: a mark trims it, or it is a line
+ * end after a block (and the indent of the next), which the reference's settings trim. */
 static bool vanishes(slice s, size_t from, size_t to)
 {
     bool after_block = from >= 2 && memcmp(s.p + from - 2, "%}", 2) == 0;
@@ -21,10 +21,12 @@ static bool vanishes(slice s, size_t from, size_t to)
         return true;
     if (from == to || !after_block || s.p[from] != '\n')
         return false;
-    return to - from == 1 || (at(s, to, "{%") && memchr(s.p + from + 1, '\n', to - from - 1) == NULL);
+    return to - from == 1 ||
+           (at(s, to, "{%") && memchr(s.p + from + 1, '\n', to - from - 1) == NULL);
 }
 
-/* A string of the template with its quotes made single and its line ends written \n; returns where it ends. */
+/* A string of the template with its quotes made single and its line ends written \n; returns where
+ * it ends. */
 static size_t put_quoted(slice s, size_t i, buf *out)
 {
     char quote = s.p[i++];
@@ -59,7 +61,8 @@ static void put_plain(slice s, buf *out)
             buf_put(out, s.p + i, 2);
             i += s.n - i > 2 && s.p[i + 2] == '-' ? 3 : 2;
             inside = true;
-        } else if (inside && (at(s, i, "}}") || at(s, i, "%}") || at(s, i, "-}}") || at(s, i, "-%}"))) {
+        } else if (inside &&
+                   (at(s, i, "}}") || at(s, i, "%}") || at(s, i, "-}}") || at(s, i, "-%}"))) {
             i += s.p[i] == '-';
             buf_put(out, s.p + i, 2);
             i += 2;
@@ -79,7 +82,8 @@ static bool eat(slice *s, const char *what)
     return true;
 }
 
-/* The text of a template's string up to `end`, with \n read as line end. Other escapes: not understood. */
+/* The text of a template's string up to `end`, with \n read as line end. Other escapes: not
+ * understood. */
 static bool eat_text(slice *s, const char *end, buf *out)
 {
     buf_reset(out);
@@ -106,9 +110,13 @@ static bool match_chatml(slice s, buf *default_system)
     if (eat(&s, "{%ifloop.firstandmessages[0]['role']!='system'%}{{'<|im_start|>system\\n") &&
         !(eat_text(&s, "<|im_end|>\\n'}}{%endif%}", default_system)))
         return false;
-    return (eat(&s, "{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>'+'\\n'}}") ||
-            eat(&s, "{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>\\n'}}")) &&
-           eat(&s, "{%endfor%}") && eat(&s, "{%ifadd_generation_prompt%}{{'<|im_start|>assistant\\n'}}{%endif%}") && s.n == 0;
+    return (eat(&s,
+                "{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>'+'\\n'}}") ||
+            eat(&s,
+                "{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>\\n'}}")) &&
+           eat(&s, "{%endfor%}") &&
+           eat(&s, "{%ifadd_generation_prompt%}{{'<|im_start|>assistant\\n'}}{%endif%}") &&
+           s.n == 0;
 }
 
 bool template_is_chatml(slice text, buf *default_system)
@@ -127,8 +135,10 @@ bool template_is_gemma(slice text, bool *no_system)
     buf plain = {0};
     put_plain(text, &plain);
     buf_put_byte(&plain, 0);
-    bool yes = strstr(plain.p, "'<start_of_turn>'+role+'\\n'") && strstr(plain.p, "'<end_of_turn>\\n'") &&
-               strstr(plain.p, "{{'<start_of_turn>model\\n'}}") && strstr(plain.p, "['content']|trim") && !strstr(plain.p, "tool");
+    bool yes = strstr(plain.p, "'<start_of_turn>'+role+'\\n'") &&
+               strstr(plain.p, "'<end_of_turn>\\n'") &&
+               strstr(plain.p, "{{'<start_of_turn>model\\n'}}") &&
+               strstr(plain.p, "['content']|trim") && !strstr(plain.p, "tool");
     *no_system = yes && strstr(plain.p, "first_user_prefix") == NULL;
     buf_clear(&plain);
     return yes;

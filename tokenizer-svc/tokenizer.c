@@ -84,7 +84,8 @@ void tok_scratch_free(tok_scratch *s)
     free(s);
 }
 
-static int encode_between(const tokenizer *t, tok_scratch *s, slice text, bool at_start, struct ids *out, struct why *w)
+static int encode_between(const tokenizer *t, tok_scratch *s, slice text, bool at_start,
+                          struct ids *out, struct why *w)
 {
     if (text.n == 0)
         return 0;
@@ -93,12 +94,14 @@ static int encode_between(const tokenizer *t, tok_scratch *s, slice text, bool a
     return spm_encode(t->s, s->s, text, at_start && vocab_add_space_prefix(t->v), out, w);
 }
 
-int tokenizer_encode(const tokenizer *t, tok_scratch *s, slice text, bool at_start, struct ids *out, struct why *w)
+int tokenizer_encode(const tokenizer *t, tok_scratch *s, slice text, bool at_start, struct ids *out,
+                     struct why *w)
 {
     for (size_t from = 0; from < text.n;) {
         size_t at = text.n, len = 0;
         int32_t id = literals_find(t->whole, text, from, &at, &len);
-        int e = encode_between(t, s, (slice){text.p + from, at - from}, at_start && from == 0, out, w);
+        int e =
+            encode_between(t, s, (slice){text.p + from, at - from}, at_start && from == 0, out, w);
         if (e == 0 && id >= 0 && ids_put(out, id) < 0)
             e = why_set(w, ERR_NOMEM, "", "no memory to tokenize a text of %zu bytes", text.n);
         if (e < 0)
@@ -147,7 +150,8 @@ void tok_decode(struct tok_decoder *d, int32_t id, buf *out)
         return;
     if (!d->started && k != TOKEN_CONTROL) {
         /* The space that encoding put before the text is taken off again. */
-        if (vocab_model(d->v) == VOCAB_SPM && vocab_add_space_prefix(d->v) && bytes.n > 0 && bytes.p[0] == ' ')
+        if (vocab_model(d->v) == VOCAB_SPM && vocab_add_space_prefix(d->v) && bytes.n > 0 &&
+            bytes.p[0] == ' ')
             bytes = (slice){bytes.p + 1, bytes.n - 1};
         d->started = true;
     }

@@ -21,7 +21,8 @@ static bool is_digit(char c)
 /* q4_1, q4_k_m, q8_0, iq2_xxs, tq1_0: a q, a digit, then parts of letters and digits. */
 static bool is_quant(slice s)
 {
-    static const char *const whole[] = {"f16", "f32", "bf16", "fp16", "fp32", "mxfp4", "nvfp4", "gguf", "ud"};
+    static const char *const whole[] = {"f16",   "f32",   "bf16", "fp16", "fp32",
+                                        "mxfp4", "nvfp4", "gguf", "ud"};
     for (size_t i = 0; i < ARRAY_LEN(whole); i++)
         if (slice_eq_str(s, whole[i]))
             return true;
@@ -38,7 +39,10 @@ static size_t without_shard(slice s)
         return s.n;
     const char *t = s.p + s.n - 15;
     for (int i = 0; i < 15; i++)
-        if (!(i == 0 || i == 6 || i == 9 ? t[i] == '-' : i == 7 ? t[i] == 'o' : i == 8 ? t[i] == 'f' : is_digit(t[i])))
+        if (!(i == 0 || i == 6 || i == 9 ? t[i] == '-'
+              : i == 7                   ? t[i] == 'o'
+              : i == 8                   ? t[i] == 'f'
+                                         : is_digit(t[i])))
             return s.n;
     return s.n - 15;
 }
@@ -59,7 +63,8 @@ void model_default_name(slice path, buf *out)
         char c = stem.p[i];
         if (c >= 'A' && c <= 'Z')
             c = (char)(c - 'A' + 'a');
-        buf_put_byte(out, (unsigned char)((c >= 'a' && c <= 'z') || is_digit(c) || is_sep(c) ? c : '-'));
+        buf_put_byte(out,
+                     (unsigned char)((c >= 'a' && c <= 'z') || is_digit(c) || is_sep(c) ? c : '-'));
     }
     if (out->n >= 5 && memcmp(out->p + out->n - 5, ".gguf", 5) == 0)
         out->n -= 5;

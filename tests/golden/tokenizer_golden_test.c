@@ -1,5 +1,6 @@
-/* Ids equal to those of the references (make_tokenizer_golden.py says which), over texts of many languages, random
- * texts, hostile ones and long runs; and chats as the models' templates render them. */
+/* Ids equal to those of the references (make_tokenizer_golden.py says which), over texts of many
+ * languages, random texts, hostile ones and long runs; and chats as the models' templates render
+ * them. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -20,8 +21,12 @@ struct model {
 };
 
 static struct model models[] = {
-    {.file = "SmolLM2-135M-Instruct.Q4_1.gguf", .texts_ids = "tokenizer_smollm2.bin", .chats = "tokenizer_chat_smollm2.bin"},
-    {.file = "gemma-3-270m-q4_k_m.gguf", .texts_ids = "tokenizer_gemma3.bin", .chats = "tokenizer_chat_gemma3.bin"},
+    {.file = "SmolLM2-135M-Instruct.Q4_1.gguf",
+     .texts_ids = "tokenizer_smollm2.bin",
+     .chats = "tokenizer_chat_smollm2.bin"},
+    {.file = "gemma-3-270m-q4_k_m.gguf",
+     .texts_ids = "tokenizer_gemma3.bin",
+     .chats = "tokenizer_chat_gemma3.bin"},
 };
 
 /* ---- golden files ---- */
@@ -92,14 +97,15 @@ static void expect_ids(struct reader *r, const struct ids *got, slice what)
         for (int i = 7; i >= 0; i--)
             hash = hash << 8 | (unsigned char)h.p[i];
         if (n != got->n || hash != fnv(got))
-            fail_msg("%zu ids, wanted %zu, for \"%.*s\"", got->n, n, (int)(what.n < 80 ? what.n : 80), what.p);
+            fail_msg("%zu ids, wanted %zu, for \"%.*s\"", got->n, n,
+                     (int)(what.n < 80 ? what.n : 80), what.p);
         return;
     }
     for (size_t i = 0; i < n; i++) {
         int32_t want = (int32_t)number(r);
         if (i >= got->n || got->p[i] != want)
-            fail_msg("id %zu of %zu (wanted %zu ids) is %d, wanted %d, for \"%.*s\"", i, got->n, n, i < got->n ? got->p[i] : -1, want,
-                     (int)(what.n < 200 ? what.n : 200), what.p);
+            fail_msg("id %zu of %zu (wanted %zu ids) is %d, wanted %d, for \"%.*s\"", i, got->n, n,
+                     i < got->n ? got->p[i] : -1, want, (int)(what.n < 200 ? what.n : 200), what.p);
         same++;
     }
     assert_int_equal(got->n, same);
@@ -201,7 +207,8 @@ static void expected_text(const struct model *m, slice s, buf *out)
 {
     buf_reset(out);
     for (size_t i = 0; i < s.n; i++) {
-        bool space = vocab_model(m->v) == VOCAB_SPM && s.n - i >= 3 && memcmp(s.p + i, "\xe2\x96\x81", 3) == 0;
+        bool space = vocab_model(m->v) == VOCAB_SPM && s.n - i >= 3 &&
+                     memcmp(s.p + i, "\xe2\x96\x81", 3) == 0;
         buf_put_byte(out, (unsigned char)(space ? ' ' : s.p[i]));
         i += space ? 2 : 0;
     }
@@ -277,7 +284,8 @@ static void chats_are_rendered_as_by_the_template(void **state)
     buf_clear(&r.data);
 }
 
-/* Over everything in the golden texts, with the special tokens' own spellings among it: no control token comes out. */
+/* Over everything in the golden texts, with the special tokens' own spellings among it: no control
+ * token comes out. */
 static void text_never_becomes_a_control_token(void **state)
 {
     const struct model *m = need(state);
@@ -295,7 +303,8 @@ static void text_never_becomes_a_control_token(void **state)
     ids_clear(&ids);
 }
 
-#define FOR_BOTH(fn) cmocka_unit_test_prestate(fn, &models[0]), cmocka_unit_test_prestate(fn, &models[1])
+#define FOR_BOTH(fn)                                                                               \
+    cmocka_unit_test_prestate(fn, &models[0]), cmocka_unit_test_prestate(fn, &models[1])
 
 int main(void)
 {

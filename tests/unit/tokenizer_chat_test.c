@@ -28,8 +28,9 @@ static void teardown(struct fixture *f)
 
 /* ---- recognising ---- */
 
-#define DEFAULT_SYSTEM                                                                                                 \
-    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nBe kind.<|im_end|>\\n' }}{% endif %}"
+#define DEFAULT_SYSTEM                                                                             \
+    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nBe "          \
+    "kind.<|im_end|>\\n' }}{% endif %}"
 
 static void chatml_is_known_in_all_its_spellings(void **state)
 {
@@ -39,14 +40,19 @@ static void chatml_is_known_in_all_its_spellings(void **state)
     } known[] = {
         {CHATML_TEMPLATE, ""},
         {"{% for message in messages %}" DEFAULT_SYSTEM
-         "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+         "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+         "'\\n'}}{% endfor %}"
          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
          "Be kind."},
-        {"{%- for message in messages -%}\n    {{- \"<|im_start|>\" + message[\"role\"] + \"\n\" + message['content'] + "
-         "'<|im_end|>\\n' -}}\n{%- endfor -%}\n{%- if add_generation_prompt -%}\n  {{- '<|im_start|>assistant\\n' -}}\n{%- endif -%}",
+        {"{%- for message in messages -%}\n    {{- \"<|im_start|>\" + message[\"role\"] + \"\n\" + "
+         "message['content'] + "
+         "'<|im_end|>\\n' -}}\n{%- endfor -%}\n{%- if add_generation_prompt -%}\n  {{- "
+         "'<|im_start|>assistant\\n' -}}\n{%- endif -%}",
          ""},
-        {"{% for message in messages %}\n{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
-         "{% endfor %}\n{% if add_generation_prompt %}\n{{ '<|im_start|>assistant\\n' }}{% endif %}",
+        {"{% for message in messages %}\n{{'<|im_start|>' + message['role'] + '\\n' + "
+         "message['content'] + '<|im_end|>' + '\\n'}}"
+         "{% endfor %}\n{% if add_generation_prompt %}\n{{ '<|im_start|>assistant\\n' }}{% endif "
+         "%}",
          ""},
     };
     buf system = {0};
@@ -66,9 +72,14 @@ static void what_would_read_differently_is_not_chatml(void **state)
         CHATML_TEMPLATE "x",
         CHATML_TEMPLATE "{% if tools %}{% endif %}",
         "x" CHATML_TEMPLATE,
-        "{% for message in messages %} {{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor "
-        "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", /* a space before every turn */
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content']|trim + '<|im_end|>' + '\\n'}}{% endfor "
+        "{% for message in messages %} {{'<|im_start|>' + message['role'] + '\\n' + "
+        "message['content'] + '<|im_end|>' + '\\n'}}{% endfor "
+        "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", /* a space
+                                                                                          before
+                                                                                          every turn
+                                                                                        */
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
+        "message['content']|trim + '<|im_end|>' + '\\n'}}{% endfor "
         "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
         "{% for message in messages %}{{'<|im_start|>",
         "{% for message in messages %}" DEFAULT_SYSTEM,
@@ -85,13 +96,18 @@ static void gemma_is_known(void **state)
 {
     (void)state;
     static const char with_system[] =
-        "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}\n{%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}"
-        "{%- endif -%}{%- for message in messages -%}{{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else \"\") }}"
-        "{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}"
+        "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}\n{%- set first_user_prefix = "
+        "messages[0]['content'] + '\n\n' -%}"
+        "{%- endif -%}{%- for message in messages -%}{{ '<start_of_turn>' + role + '\n' + "
+        "(first_user_prefix if loop.first else \"\") }}"
+        "{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if "
+        "add_generation_prompt -%}"
         "{{'<start_of_turn>model\n'}}{%- endif -%}";
     static const char without[] =
-        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}{% for message in messages %}"
-        "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% "
+        "endif %}{% for message in messages %}"
+        "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% "
+        "endfor %}"
         "{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}";
     bool no_system = true;
     assert_true(template_is_gemma(SLICE_LIT(with_system), &no_system));
@@ -151,7 +167,8 @@ static void show(const struct fixture *f, const struct prompt *p, buf *out)
         if (q->kind == PROMPT_TEXT)
             buf_put(out, p->text.p + q->from, q->len);
         else if (q->kind == PROMPT_SPECIAL)
-            buf_printf(out, "#%.*s#", (int)vocab_piece(f->m.v, q->id).n, vocab_piece(f->m.v, q->id).p);
+            buf_printf(out, "#%.*s#", (int)vocab_piece(f->m.v, q->id).n,
+                       vocab_piece(f->m.v, q->id).p);
         else
             buf_put_str(out, q->kind == PROMPT_VIDEO ? "[V" : "V]");
     }
@@ -167,12 +184,16 @@ static void chatml_turns_stand_as_the_template_has_them(void **state)
     buf out = {0};
     setup(&f, CHATML_TEMPLATE);
     assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
-    const struct chat_part parts[] = {{.text = SLICE_LIT("NOTES\n"), .video = true}, {.text = SLICE_LIT("<|im_end|> what?")}};
-    const struct chat_turn turns[] = {{SLICE_LIT("developer"), &parts[1], 1}, {SLICE_LIT("user"), parts, 2}};
+    const struct chat_part parts[] = {{.text = SLICE_LIT("NOTES\n"), .video = true},
+                                      {.text = SLICE_LIT("<|im_end|> what?")}};
+    const struct chat_turn turns[] = {{SLICE_LIT("developer"), &parts[1], 1},
+                                      {SLICE_LIT("user"), parts, 2}};
     assert_int_equal(chat_render(&c, turns, 2, true, &p, &w), 0);
     show(&f, &p, &out);
-    assert_string_equal(buf_cstr(&out), "#<|im_start|>#system\n<|im_end|> what?#<|im_end|>#\n#<|im_start|>#user\n[VNOTES\nV]\n<|im_end|> "
-                                        "what?#<|im_end|>#\n#<|im_start|>#assistant\n");
+    assert_string_equal(buf_cstr(&out),
+                        "#<|im_start|>#system\n<|im_end|> "
+                        "what?#<|im_end|>#\n#<|im_start|>#user\n[VNOTES\nV]\n<|im_end|> "
+                        "what?#<|im_end|>#\n#<|im_start|>#assistant\n");
     struct ids ids = {0};
     struct prompt_span span;
     assert_int_equal(prompt_encode(&p, f.t, f.s, &ids, &span, 1, &w), 0);
@@ -208,12 +229,14 @@ static void wrong_turns_are_refused_by_name(void **state)
     const struct chat_turn twice[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("user"), &part, 1}};
     assert_int_equal(chat_render(&c, twice, 2, true, &p, &w), ERR_INVALID);
     assert_string_equal(w.field, "messages[1].role");
-    const struct chat_turn late[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("system"), &part, 1}};
+    const struct chat_turn late[] = {{SLICE_LIT("user"), &part, 1},
+                                     {SLICE_LIT("system"), &part, 1}};
     assert_int_equal(chat_render(&c, late, 2, true, &p, &w), ERR_INVALID);
     const struct chat_turn alone[] = {{SLICE_LIT("system"), &part, 1}};
     assert_int_equal(chat_render(&c, alone, 1, true, &p, &w), ERR_INVALID);
     c.no_system = true;
-    const struct chat_turn first[] = {{SLICE_LIT("system"), &part, 1}, {SLICE_LIT("user"), &part, 1}};
+    const struct chat_turn first[] = {{SLICE_LIT("system"), &part, 1},
+                                      {SLICE_LIT("user"), &part, 1}};
     assert_int_equal(chat_render(&c, first, 2, true, &p, &w), ERR_INVALID);
     prompt_clear(&p);
     chat_format_clear(&c);
@@ -224,19 +247,28 @@ static void white_space_is_trimmed_over_parts(void **state)
 {
     (void)state;
     struct fixture f;
-    struct chat_format c = {.kind = CHAT_GEMMA, .open = IM_START, .close = IM_END, .bos = TOKEN_NONE};
+    struct chat_format c = {
+        .kind = CHAT_GEMMA, .open = IM_START, .close = IM_END, .bos = TOKEN_NONE};
     struct prompt p = {0};
     struct why w = {0};
     buf out = {0};
     setup(&f, NULL);
-    const struct chat_part a[] = {{.text = SLICE_LIT(" \n")}, {.text = SLICE_LIT("\xe3\x80\x80x y")}, {.text = SLICE_LIT("z\xc2\xa0\t")}};
-    const struct chat_part b[] = {{.text = SLICE_LIT("\x1c \x85")}}; /* 0x85 alone is no character */
-    const struct chat_part v[] = {{.text = SLICE_LIT(" N "), .video = true}, {.text = SLICE_LIT("  ")}};
-    const struct chat_turn turns[] = {{SLICE_LIT("user"), a, 3}, {SLICE_LIT("assistant"), b, 0}, {SLICE_LIT("user"), v, 2}};
+    const struct chat_part a[] = {{.text = SLICE_LIT(" \n")},
+                                  {.text = SLICE_LIT("\xe3\x80\x80x y")},
+                                  {.text = SLICE_LIT("z\xc2\xa0\t")}};
+    const struct chat_part b[] = {
+        {.text = SLICE_LIT("\x1c \x85")}}; /* 0x85 alone is no character */
+    const struct chat_part v[] = {{.text = SLICE_LIT(" N "), .video = true},
+                                  {.text = SLICE_LIT("  ")}};
+    const struct chat_turn turns[] = {
+        {SLICE_LIT("user"), a, 3}, {SLICE_LIT("assistant"), b, 0}, {SLICE_LIT("user"), v, 2}};
     assert_int_equal(chat_render(&c, turns, 3, false, &p, &w), 0);
     show(&f, &p, &out);
-    assert_string_equal(buf_cstr(&out), "#<|im_start|>#user\nx y\nz#<|im_end|>#\n#<|im_start|>#model\n#<|im_end|>#\n#<|im_start|>#user\n[V N "
-                                        "V]#<|im_end|>#\n");
+    assert_string_equal(
+        buf_cstr(&out),
+        "#<|im_start|>#user\nx "
+        "y\nz#<|im_end|>#\n#<|im_start|>#model\n#<|im_end|>#\n#<|im_start|>#user\n[V N "
+        "V]#<|im_end|>#\n");
     prompt_clear(&p);
     buf_clear(&out);
     teardown(&f);
@@ -251,7 +283,8 @@ static void a_split_syllable_is_held_back(void **state)
     buf out = {0};
     setup(&f, NULL);
     struct tok_decoder d = {.v = f.m.v, .skip_special = true};
-    static const int32_t ids[] = {'a', 0xea, 0xb0, IM_END, 0x80, 0xf0, 0x9f, 0x98, 0x80, 0xed, 'b', 0xff};
+    static const int32_t ids[] = {'a',  0xea, 0xb0, IM_END, 0x80, 0xf0,
+                                  0x9f, 0x98, 0x80, 0xed,   'b',  0xff};
     static const size_t lens[] = {1, 1, 1, 1, 4, 4, 4, 4, 8, 8, 12, 15};
     for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
         tok_decode(&d, ids[i], &out);
@@ -261,7 +294,8 @@ static void a_split_syllable_is_held_back(void **state)
     tok_decode(&d, 0xe3, &out);
     tok_decode(&d, 0x81, &out);
     tok_decode_end(&d, &out);
-    assert_string_equal(buf_cstr(&out), "a\xea\xb0\x80\xf0\x9f\x98\x80\xef\xbf\xbd" "b\xef\xbf\xbd\xef\xbf\xbd");
+    assert_string_equal(buf_cstr(&out), "a\xea\xb0\x80\xf0\x9f\x98\x80\xef\xbf\xbd"
+                                        "b\xef\xbf\xbd\xef\xbf\xbd");
     buf_clear(&out);
     teardown(&f);
 }
@@ -272,7 +306,8 @@ static void whole_tokens_are_cut_out_of_text(void **state)
     struct fixture f;
     struct ids ids = {0};
     setup(&f, NULL);
-    assert_int_equal(tokenizer_encode(f.t, f.s, SLICE_LIT("hello<tool> hello<|im_end|>"), true, &ids, NULL), 0);
+    assert_int_equal(
+        tokenizer_encode(f.t, f.s, SLICE_LIT("hello<tool> hello<|im_end|>"), true, &ids, NULL), 0);
     assert_int_equal(ids.p[0], 259);
     assert_int_equal(ids.p[1], TOOL);
     assert_int_equal(ids.p[2], 260);

@@ -33,7 +33,8 @@ static void make(void **state, const char *chat_template)
 {
     struct fixture *f = xcalloc(1, sizeof *f);
     const vocab *v = small_bpe(&f->m, "smollm", chat_template);
-    struct core_config cfg = {.vocab = v, .model = model_name, .n_context = CONTEXT, .chat_format = "auto"};
+    struct core_config cfg = {
+        .vocab = v, .model = model_name, .n_context = CONTEXT, .chat_format = "auto"};
     memset(&cfg.weights, 7, sizeof cfg.weights);
     if (core_new(&cfg, &f->c, &f->w) < 0)
         fail_msg("%s", f->w.text);
@@ -133,7 +134,9 @@ static int ask(struct fixture *f)
 static const Nunchi__TokenReply *reply(struct fixture *f)
 {
     void *out;
-    assert_int_equal(pb_unpack(f->a, &nunchi__token_reply__descriptor, buf_slice(&f->answer.body), WIRE_BODY_MAX, &out, NULL), 0);
+    assert_int_equal(pb_unpack(f->a, &nunchi__token_reply__descriptor, buf_slice(&f->answer.body),
+                               WIRE_BODY_MAX, &out, NULL),
+                     0);
     return out;
 }
 
@@ -143,11 +146,11 @@ static int32_t id_at(const struct fixture *f, size_t i)
     return (int32_t)(p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
 }
 
-#define expect(f, want, says)                                                                                          \
-    do {                                                                                                               \
-        assert_int_equal(ask(f), (want));                                                                              \
-        if (!strstr((f)->w.text, (says)))                                                                              \
-            fail_msg("\"%s\" does not say \"%s\"", (f)->w.text, (says));                                               \
+#define expect(f, want, says)                                                                      \
+    do {                                                                                           \
+        assert_int_equal(ask(f), (want));                                                          \
+        if (!strstr((f)->w.text, (says)))                                                          \
+            fail_msg("\"%s\" does not say \"%s\"", (f)->w.text, (says));                           \
     } while (0)
 
 /* ---- the plain way ---- */
@@ -170,7 +173,8 @@ static void a_prompt_gives_ids_and_their_hashes(void **state)
 
     struct digest weights, block;
     memset(&weights, 7, sizeof weights);
-    blockhash *h = blockhash_new((slice){f->tenant, 32}, (slice){(char *)weights.b, 32}, SLICE_LIT(""));
+    blockhash *h =
+        blockhash_new((slice){f->tenant, 32}, (slice){(char *)weights.b, 32}, SLICE_LIT(""));
     for (size_t i = 0; i < 29; i++)
         if (blockhash_token(h, id_at(f, i), &block))
             assert_memory_equal(f->answer.frames[1].p, block.b, 32);
@@ -258,13 +262,17 @@ static void what_does_not_fit_is_refused_with_the_numbers(void **state)
     assert_int_equal(ask(f), 0);
     assert_int_equal(reply(f)->tokenized->max_tokens_left, 1);
     letters(f, &text, CONTEXT);
-    expect(f, ERR_INVALID, "the prompt has 400 tokens; the model's context is 400, the answer included: shorten it by at least 1");
+    expect(f, ERR_INVALID,
+           "the prompt has 400 tokens; the model's context is 400, the answer included: shorten it "
+           "by at least 1");
     assert_string_equal(f->w.field, "prompt");
     letters(f, &text, 300);
     f->tok.max_tokens = 100;
     assert_int_equal(ask(f), 0);
     f->tok.max_tokens = 101;
-    expect(f, ERR_INVALID, "300 tokens and max_tokens is 101, together 401; the model's context is 400: ask for at most 100");
+    expect(f, ERR_INVALID,
+           "300 tokens and max_tokens is 101, together 401; the model's context is 400: ask for at "
+           "most 100");
     assert_string_equal(f->w.field, "max_tokens");
     f->tok.max_tokens = UINT32_MAX;
     assert_int_equal(ask(f), ERR_INVALID);

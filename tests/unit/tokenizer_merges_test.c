@@ -45,7 +45,8 @@ static merges *some_merges(void)
 {
     merges *m = merges_new();
     for (uint32_t i = 0; i < 3000; i++) {
-        int32_t l = (int32_t)random_below(i < 60 ? 3 : 60 + i / 8), r = (int32_t)random_below(i < 60 ? 3 : 60 + i / 8);
+        int32_t l = (int32_t)random_below(i < 60 ? 3 : 60 + i / 8),
+                r = (int32_t)random_below(i < 60 ? 3 : 60 + i / 8);
         assert_int_equal(merges_add(m, l, r, i * 7 + 1, (int32_t)(60 + i)), 0);
     }
     return m;
@@ -161,8 +162,10 @@ static void the_cache_forgets_but_never_lies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(merging_follows_the_rule_at_every_length), cmocka_unit_test(a_million_equal_symbols_are_no_trouble),
-        cmocka_unit_test(the_first_rank_of_a_pair_stays),           cmocka_unit_test(literals_are_found_leftmost_and_longest),
+        cmocka_unit_test(merging_follows_the_rule_at_every_length),
+        cmocka_unit_test(a_million_equal_symbols_are_no_trouble),
+        cmocka_unit_test(the_first_rank_of_a_pair_stays),
+        cmocka_unit_test(literals_are_found_leftmost_and_longest),
         cmocka_unit_test(the_cache_forgets_but_never_lies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

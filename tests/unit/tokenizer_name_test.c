@@ -44,6 +44,7 @@ static void a_name_is_never_long(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(names_come_from_the_file), cmocka_unit_test(a_name_is_never_long)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names_come_from_the_file),
+                                       cmocka_unit_test(a_name_is_never_long)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

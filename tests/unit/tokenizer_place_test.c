@@ -48,7 +48,9 @@ static int teardown(void **state)
 
 static void span(struct fixture *f, int kind, uint32_t start_ms, uint32_t end_ms, const char *text)
 {
-    size_t *n = kind == 0 ? &f->notes.n_subtitles : kind == 1 ? &f->notes.n_screen_text : &f->notes.n_chapters;
+    size_t *n = kind == 0   ? &f->notes.n_subtitles
+                : kind == 1 ? &f->notes.n_screen_text
+                            : &f->notes.n_chapters;
     Nunchi__Span *s = &f->spans[kind][*n];
     nunchi__span__init(s);
     s->start_ms = start_ms;
@@ -99,9 +101,12 @@ static void notes_read_as_plain_lines(void **state)
     scene(f, 0, 10000);
     scene(f, 10000, 42000);
     struct placed r = put(f, "a\tb.mp4", 100000);
-    assert_string_equal(f->out.p, "Video: a b.mp4\nLength: 00:42\nWhat is said (with times):\n[00:01-00:04] Hello.\n[00:05-00:09] Serve it with "
-                                  "syrup.\nText on the screen:\n[00:00-00:04] PANCAKES\nChapters:\n[00:00-00:42] Cooking\nScenes:\n[00:00-00:10] "
-                                  "Scene 1\n[00:10-00:42] Scene 2\n");
+    assert_string_equal(f->out.p,
+                        "Video: a b.mp4\nLength: 00:42\nWhat is said (with times):\n[00:01-00:04] "
+                        "Hello.\n[00:05-00:09] Serve it with "
+                        "syrup.\nText on the screen:\n[00:00-00:04] "
+                        "PANCAKES\nChapters:\n[00:00-00:42] Cooking\nScenes:\n[00:00-00:10] "
+                        "Scene 1\n[00:10-00:42] Scene 2\n");
     assert_int_equal(r.lines, 6);
     assert_int_equal(r.kept, 6);
 }
@@ -121,7 +126,8 @@ static void what_is_missing_is_said(void **state)
     struct fixture *f = *state;
     scene(f, 0, 9000);
     put(f, "v", 1000);
-    assert_string_equal(f->out.p, "Video: v\nLength: 00:00\nThere is no transcript of what is said.\nNo text was seen on the screen.\n");
+    assert_string_equal(f->out.p, "Video: v\nLength: 00:00\nThere is no transcript of what is "
+                                  "said.\nNo text was seen on the screen.\n");
 }
 
 static void odd_text_cannot_break_a_line(void **state)
@@ -130,7 +136,9 @@ static void odd_text_cannot_break_a_line(void **state)
     char big[3000];
     memset(big, 'x', sizeof big - 1);
     big[sizeof big - 1] = 0;
-    span(f, 0, 9000, 1000, "a\r\n[00:00-00:09] b\xe2\x80\xa8" "c\x1b[0m\xff");
+    span(f, 0, 9000, 1000,
+         "a\r\n[00:00-00:09] b\xe2\x80\xa8"
+         "c\x1b[0m\xff");
     span(f, 0, 20000, 21000, " \n\t ");
     span(f, 0, 30000, 31000, big);
     struct placed r = put(f, "v", 100000);
@@ -157,10 +165,12 @@ static void many(struct fixture *f, size_t said, size_t shown, size_t scenes)
     f->container.duration_ms = 3000000;
     for (size_t i = 0; i < said; i++) {
         (void)snprintf(f->texts[i], sizeof f->texts[i], "sentence number %zu", i);
-        span(f, 0, (uint32_t)(i * 3000000 / said), (uint32_t)((i + 1) * 3000000 / said), f->texts[i]);
+        span(f, 0, (uint32_t)(i * 3000000 / said), (uint32_t)((i + 1) * 3000000 / said),
+             f->texts[i]);
     }
     for (size_t i = 0; i < shown; i++)
-        span(f, 1, (uint32_t)(i * 3000000 / shown), (uint32_t)((i + 1) * 3000000 / shown), i % 2 ? "SIGN" : "POSTER");
+        span(f, 1, (uint32_t)(i * 3000000 / shown), (uint32_t)((i + 1) * 3000000 / shown),
+             i % 2 ? "SIGN" : "POSTER");
     for (size_t i = 0; i < scenes; i++)
         scene(f, (uint32_t)(i * 3000000 / scenes), (uint32_t)((i + 1) * 3000000 / scenes));
 }
@@ -217,7 +227,8 @@ static void no_room_leaves_the_heading(void **state)
     many(f, 10, 10, 0);
     struct placed r = put(f, "v", 0);
     assert_int_equal(r.kept, 0);
-    assert_string_equal(f->out.p, "Video: v\nLength: 50:00\nThese notes are shortened: 0 of 20 lines.\n");
+    assert_string_equal(f->out.p,
+                        "Video: v\nLength: 50:00\nThese notes are shortened: 0 of 20 lines.\n");
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -225,10 +236,14 @@ static void no_room_leaves_the_heading(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(notes_read_as_plain_lines),     TEST(a_long_video_has_hours),
-        TEST(what_is_missing_is_said),       TEST(odd_text_cannot_break_a_line),
-        TEST(rolling_captions_become_one_line), TEST(shortened_notes_fit_and_say_so),
-        TEST(shortening_keeps_the_whole_length_in_sight), TEST(scenes_go_before_words),
+        TEST(notes_read_as_plain_lines),
+        TEST(a_long_video_has_hours),
+        TEST(what_is_missing_is_said),
+        TEST(odd_text_cannot_break_a_line),
+        TEST(rolling_captions_become_one_line),
+        TEST(shortened_notes_fit_and_say_so),
+        TEST(shortening_keeps_the_whole_length_in_sight),
+        TEST(scenes_go_before_words),
         TEST(no_room_leaves_the_heading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

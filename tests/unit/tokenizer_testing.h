@@ -80,7 +80,8 @@ static inline void add_merge(struct small_model *m, const char *merge)
     m->n_merges++;
 }
 
-static inline void meta_array(struct small_model *m, const char *key, uint32_t type, uint32_t n, const buf *items)
+static inline void meta_array(struct small_model *m, const char *key, uint32_t type, uint32_t n,
+                              const buf *items)
 {
     meta_key(m, key, 9);
     put_int(&m->meta, type, 4);
@@ -122,14 +123,17 @@ static inline void small_close(struct small_model *m)
     *m = (struct small_model){0};
 }
 
-#define CHATML_TEMPLATE                                                                                                \
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "  \
+#define CHATML_TEMPLATE                                                                            \
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "                   \
+    "message['content'] + '<|im_end|>' + "                                                         \
     "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
-/* Byte-level: every byte has a token, its id is the byte; "hello" and " hello" merge; ids 300 … are special. */
+/* Byte-level: every byte has a token, its id is the byte; "hello" and " hello" merge; ids 300 … are
+ * special. */
 enum { IM_START = 300, IM_END, END_OF_TEXT, TOOL };
 
-static inline const vocab *small_bpe(struct small_model *m, const char *pre, const char *chat_template)
+static inline const vocab *small_bpe(struct small_model *m, const char *pre,
+                                     const char *chat_template)
 {
     uint32_t next = 0x100;
     for (uint32_t b = 0; b < 256; b++) {
@@ -138,7 +142,8 @@ static inline const vocab *small_bpe(struct small_model *m, const char *pre, con
         text[utf8_encode(itself ? b : next++, text)] = 0;
         add_token(m, text, TOKEN_NORMAL, 0);
     }
-    static const char *const merges[] = {"h e", "l l", "he ll", "hell o", "\xc4\xa0 hello", "a a", "aa aa", "aaaa aaaa"};
+    static const char *const merges[] = {"h e", "l l",   "he ll",    "hell o", "\xc4\xa0 hello",
+                                         "a a", "aa aa", "aaaa aaaa"};
     for (size_t i = 0; i < ARRAY_LEN(merges); i++) {
         char joined[40];
         size_t left = strcspn(merges[i], " ");
