@@ -70,7 +70,7 @@ struct ingest {
     void *ctx;
     uint64_t credit;
     buf pending;
-    bool ended, end_sent, starved; /* starved: `more` is due once there is room */
+    bool ended, end_sent, flush, starved; /* starved: `more` is due once there is room */
     struct loop_timer again;       /* the worker's queue was full */
 };
 int ingest_start(gw *g, struct ingest *in, struct worker *w, const Nunchi__Ingest *q,

@@ -17,9 +17,8 @@
 #define HEADERS_MAX 24 /* of an answer */
 #define STREAM_BLOCK_BYTES (16u << 10)
 #define BACKLOG 512
-/* A client that goes on sending after an error hears of it when it pauses; not for longer than
- * this. */
-#define UNWANTED_BYTES_MAX ((size_t)4 << 20)
+/* A body that nobody wants is read before the error is sent, because most clients listen only then; not more than this. */
+#define UNWANTED_BYTES_MAX ((size_t)128 << 20)
 
 struct header {
     char *name, *value;
@@ -224,6 +223,43 @@ static enum MHD_Result after_call(http_ex *x, bool may_wait)
     return MHD_YES;
 }
 
+static enum MHD_Result add_length(void *cls, enum MHD_ValueKind kind UNUSED, const char *name, const char *value)
+{
+    size_t *n = cls;
+    *n += strlen(name) + (value ? strlen(value) : 0) + 4;
+    return MHD_YES;
+}
+
+static void refuse_headers(http_ex *x)
+{
+    static const char TEXT[] = "{\"error\":{\"message\":\"the headers are too large\",\"type\":\"invalid_request_error\","
+                               "\"param\":null,\"code\":null}}";
+    http_respond(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "application/json", SLICE_LIT(TEXT));
+}
+
+/* A client that has not asked whether to send its body is sending it already. */
+static bool body_is_coming(const http_ex *x)
+{
+    uint64_t n = 1;
+    if (http_header(x, "Expect").n)
+        return false;
+    if (http_length(x, &n))
+        return n > 0 && n <= UNWANTED_BYTES_MAX;
+    return http_header(x, "Transfer-Encoding").n > 0;
+}
+
+static enum MHD_Result begin(http_ex *x)
+{
+    size_t n = strlen(x->path);
+    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, add_length, &n);
+    x->h->cfg.begin(x->h->cfg.ctx, x);
+    if (n > HEADERS_BYTES_MAX && !x->status)
+        refuse_headers(x);
+    if (x->status && body_is_coming(x))
+        return MHD_YES; /* answered when it has been read */
+    return after_call(x, false);
+}
+
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
                                   const char *method, const char *version UNUSED, const char *data,
                                   size_t *size, void **con_cls)
@@ -232,8 +268,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     http_ex *x = *con_cls;
     if (!x) {
         *con_cls = x = ex_new(h, c, url, method);
-        h->cfg.begin(h->cfg.ctx, x);
-        return after_call(x, false);
+        return begin(x);
     }
     if (x->gone)
         return MHD_NO;

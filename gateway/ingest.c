@@ -5,6 +5,8 @@
 /* Held here before the source is told to stop: one piece under way and one being filled. */
 #define PENDING_HIGH_BYTES UPLOAD_CHUNK_BYTES
 #define QUEUE_FULL_RETRY_US 5000
+/* A slow source's bytes go on after this long, so that the worker sees it live. */
+#define FLUSH_US 1000000
 
 /* Whole pieces, and at the end whatever is left; the last one may be empty. */
 static bool piece_due(const struct ingest *in)
@@ -13,7 +15,7 @@ static bool piece_due(const struct ingest *in)
         return false;
     if (in->ended)
         return in->pending.n == 0 || in->credit > 0;
-    return in->pending.n >= UPLOAD_CHUNK_BYTES && in->credit > 0;
+    return in->pending.n >= (in->flush ? 1 : UPLOAD_CHUNK_BYTES) && in->credit > 0;
 }
 
 static int send_piece(struct ingest *in)
@@ -29,6 +31,7 @@ static int send_piece(struct ingest *in)
     buf_drop_front(&in->pending, n);
     in->credit -= n;
     in->end_sent = last;
+    in->flush = false;
     return 0;
 }
 
@@ -42,11 +45,14 @@ static void pump(struct ingest *in)
         timers_set(&g->timers, &in->again, g->now_us + QUEUE_FULL_RETRY_US);
         return;
     }
+    if (in->pending.n && in->credit && !in->again.heap_index)
+        timers_set(&g->timers, &in->again, g->now_us + FLUSH_US);
 }
 
 static void on_again(void *ctx)
 {
     struct ingest *in = ctx;
+    in->flush = in->pending.n > 0;
     pump(in);
     if (in->starved && in->pending.n < PENDING_HIGH_BYTES && !in->ended) {
         in->starved = false;

@@ -6,6 +6,8 @@
 /* One HTTP connection's buffer: bounds the request line with all headers, and the size of an
  * upload's pieces. */
 #define HTTP_POOL_BYTES (32u << 10)
+/* All headers of a request, names and values: room for a proxy's cookies, far below the pool. */
+#define HEADERS_BYTES_MAX (16u << 10)
 /* Listeners that do not read: beyond this an answer waits for its client (credit stops). */
 #define HTTP_QUEUE_HIGH_BYTES (256u << 10)
 #define HTTP_QUEUE_LOW_BYTES (64u << 10)

@@ -33,14 +33,9 @@ static int take_min_p(struct parse *p, const json_val *v)
     return json_to_f64(v, 0, 1, &p->r->sampling.min_p, p->w);
 }
 
-/* -1 stands for "all" in clients that grew up with another server. */
 static int take_top_k(struct parse *p, const json_val *v)
 {
-    int64_t k;
-    int e = json_to_i64(v, -1, TOP_K_MAX, &k, p->w);
-    if (e == 0)
-        p->r->sampling.top_k = k < 0 ? 0 : (uint32_t)k;
-    return e;
+    return take_u32(p, v, 0, TOP_K_MAX, &p->r->sampling.top_k);
 }
 
 static int take_presence(struct parse *p, const json_val *v)
@@ -362,6 +357,8 @@ int openai_parse(enum openai_api api, slice body, struct gw_request **out, struc
     *out = NULL;
     struct gw_request *r = gw_request_new();
     int e = json_doc_parse(body, &LIMITS, &r->doc, w);
+    if (e == ERR_TOO_BIG && body.n <= BODY_BYTES_MAX)
+        e = ERR_INVALID; /* too deep or of too many values: not a matter of bytes */
     if (e == 0) {
         struct parse p = {.api = api, .r = r, .root = json_doc_root(r->doc), .w = w};
         r->chat = api == OPENAI_CHAT;

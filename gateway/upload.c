@@ -62,22 +62,6 @@ static void delete_record(struct upload *u)
     send_last_word(u->g, &q, slice_str(d.id));
 }
 
-/* The file was accepted, and then its reader was lost: whoever asks about it is to hear so. */
-static void mark_failed(struct upload *u, int err)
-{
-    Nunchi__FileProgress p;
-    Nunchi__CacheRequest q = NUNCHI__CACHE_REQUEST__INIT;
-    nunchi__file_progress__init(&p);
-    p.tenant = u->record.tenant;
-    p.id = u->record.id;
-    p.status = NUNCHI__FILE_RECORD__STATUS__ERROR;
-    p.error_code = err_to_wire(err);
-    p.error = pb_bytes(SLICE_LIT("the worker that was reading it was lost; upload it again"));
-    q.op_case = NUNCHI__CACHE_REQUEST__OP_FILE_PROGRESS;
-    q.file_progress = &p;
-    send_last_word(u->g, &q, slice_str(p.id));
-}
-
 static void fail(struct upload *u, int err, const struct why *w)
 {
     const struct gw_upload_ops *ops = u->ops;
@@ -124,18 +108,15 @@ static void on_ingested(void *ctx, const Nunchi__Ingested *i UNUSED)
     upload_free(u, "done");
 }
 
-/* Before it was accepted the uploader hears of it; later the record does, and a worker that could
- * still speak has written that itself. */
+/* Once it was accepted this is no longer about the uploader: the worker has the file on disk and writes its record, also
+ * when it was started again; one that never comes back is seen by the record's silence. */
 static void on_ingest_failed(void *ctx, int err, const struct why *w)
 {
     struct upload *u = ctx;
-    if (!u->spooled) {
+    if (u->spooled)
+        upload_free(u, "failed");
+    else
         fail(u, err, w);
-        return;
-    }
-    if (err == ERR_UNAVAILABLE)
-        mark_failed(u, err);
-    upload_free(u, "failed");
 }
 
 /* ---- what the front asks for ---- */
