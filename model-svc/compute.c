@@ -35,9 +35,7 @@ struct compute {
     uint64_t progress_us;
 };
 
-/* ---- loading
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- loading ---- */
 
 static void on_progress(void *ctx, const char *what, int permille)
 {
@@ -88,9 +86,7 @@ static void tell_loaded(void *ctx)
     c->ev.loaded(c->ev.ctx, c->err, &c->why);
 }
 
-/* ---- steps
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- steps ---- */
 
 static int step(struct compute *c, struct sched_work *work, struct why *w)
 {
@@ -101,8 +97,12 @@ static int step(struct compute *c, struct sched_work *work, struct why *w)
             return why_set(w, err, "", "a KV block could not be copied");
     }
     int err = engine_compute(c->e, &work->step, w);
-    if (err < 0)
-        return err;
+    if (err < 0) {
+        log_error("a step failed", LOG_STR("error", err_name(err)), LOG_STR("why", w->text));
+        /* a step that makes no sense is our mistake, not that of whoever asked */
+        return why_set(w, err == ERR_NOMEM ? err : ERR_INTERNAL, "",
+                       "the engine could not compute a step");
+    }
     for (size_t i = 0; i < work->n_jobs; i++) {
         struct sched_job *j = &work->jobs[i];
         j->in.logits = engine_logits(c->e, j->row);
@@ -200,6 +200,43 @@ const struct engine_info *compute_info(const compute *c)
 const vocab *compute_vocab(const compute *c)
 {
     return c->words;
+}
+
+static slice word_bytes(void *ctx, int32_t id)
+{
+    const compute *c = ctx;
+    return vocab_bytes(c->words, id);
+}
+
+/* Control tokens are no part of an answer's text, whatever they are called. */
+static slice word_text(void *ctx, int32_t id)
+{
+    const compute *c = ctx;
+    switch (vocab_token_kind(c->words, id)) {
+    case TOKEN_NORMAL:
+    case TOKEN_USER:
+    case TOKEN_BYTE:
+        return vocab_bytes(c->words, id);
+    default:
+        return (slice){0};
+    }
+}
+
+static bool word_is_end(void *ctx, int32_t id)
+{
+    const compute *c = ctx;
+    return vocab_is_end(c->words, id);
+}
+
+struct sched_vocab compute_words(compute *c)
+{
+    struct sched_vocab v = {.ctx = c,
+                            .text = word_text,
+                            .bytes = word_bytes,
+                            .is_end = word_is_end,
+                            .n = vocab_size(c->words)};
+    v.n_ends = vocab_ends(c->words, &v.ends);
+    return v;
 }
 
 void compute_submit(compute *c, struct sched_work *work)

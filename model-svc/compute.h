@@ -28,6 +28,7 @@ void compute_stop(compute *c);
 /* Valid from `loaded` with err 0 to compute_stop. */
 const struct engine_info *compute_info(const compute *c);
 const vocab *compute_vocab(const compute *c);
+struct sched_vocab compute_words(compute *c);
 
 /* One at a time; the work stays as it is until `stepped`. */
 void compute_submit(compute *c, struct sched_work *work);

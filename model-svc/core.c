@@ -85,8 +85,7 @@ void sched_free(sched *s)
     free(s);
 }
 
-/* ---- states of a sequence
- * --------------------------------------------------------------------------------------- */
+/* ---- states of a sequence ---- */
 
 bool sched_has_credit(const struct generation *g)
 {
@@ -139,9 +138,7 @@ void sched_preempt(sched *s, struct sequence *q)
     wait_for_turn(s, q);
 }
 
-/* ---- ends
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- ends ---- */
 
 static void close_generation(sched *s, struct generation *g)
 {
@@ -211,9 +208,7 @@ void sched_end_sequence(sched *s, struct sequence *q, uint64_t now_us)
         finish(s, g);
 }
 
-/* ---- calls in
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- calls in ---- */
 
 /* Brings stop strings to where the ids so far left them. 1: the answer had ended with the last of
  * them. */

@@ -10,23 +10,34 @@
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 60000
 
-static void blend(double *avg, double v)
+/* Prompt rows from which on a step's cost per row is worth its full weight: a few rows cost about
+ * as much as one. */
+#define FULL_WEIGHT_ROWS 64
+#define FIRST_WEIGHT_ROWS 8
+
+static void blend(double *avg, double v, double weight)
 {
-    *avg = *avg > 0 ? *avg + NEWEST * (v - *avg) : v;
+    *avg = *avg > 0 ? *avg + weight * (v - *avg) : v;
+}
+
+static void prefilled(struct pace *p, uint32_t decode_rows, uint32_t rows, double us)
+{
+    if (rows < FIRST_WEIGHT_ROWS && p->prefill_row_us <= 0)
+        return;
+    double share =
+        us * rows / (rows + decode_rows); /* at least half of the rows' equal share is theirs */
+    double rest = us - p->decode_row_us * decode_rows;
+    double weight = rows < FULL_WEIGHT_ROWS ? NEWEST * rows / FULL_WEIGHT_ROWS : NEWEST;
+    blend(&p->prefill_row_us, (rest > share / 2 ? rest : share / 2) / rows, weight);
 }
 
 void pace_step(struct pace *p, uint32_t decode_rows, uint32_t prefill_rows, uint64_t took_us)
 {
     double us = took_us > 0 ? (double)took_us : 1;
-    if (prefill_rows == 0 && decode_rows > 0) {
-        blend(&p->decode_us, us);
-        blend(&p->decode_row_us, us / decode_rows);
-    }
-    if (prefill_rows == 0)
-        return;
-    double decodes = p->decode_row_us * decode_rows;
-    double rest = us > decodes ? us - decodes : us / 2;
-    blend(&p->prefill_row_us, rest / prefill_rows);
+    if (prefill_rows > 0)
+        prefilled(p, decode_rows, prefill_rows, us);
+    else if (decode_rows > 0)
+        blend(&p->decode_row_us, us / decode_rows, NEWEST);
 }
 
 uint32_t pace_prefill_rows(const struct pace *p, uint32_t decode_rows)

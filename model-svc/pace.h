@@ -9,8 +9,7 @@
 struct pace {
     uint64_t target_us; /* a step should not take longer while answers are running */
     uint32_t rows_max;
-    double decode_us;      /* of a step of decodes alone; 0: not measured yet */
-    double decode_row_us;  /* the same per row */
+    double decode_row_us;  /* of a step of decodes alone; 0: not measured yet */
     double prefill_row_us; /* what one more prompt row adds */
 };
 

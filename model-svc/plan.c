@@ -12,9 +12,7 @@ static uint32_t left_of(const struct sequence *q)
     return sequence_total(q) - q->n_computed;
 }
 
-/* ---- joining
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- joining ---- */
 
 /* Another choice of the same request that has the whole prompt in its blocks. */
 static const struct sequence *sibling_with_prompt(const struct sequence *q)
@@ -120,9 +118,7 @@ void sched_admit(sched *s, uint64_t now_us)
     }
 }
 
-/* ---- room
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- room ---- */
 
 /* Whose blocks go when q needs one: somebody not in this step, without credit or behind q, from the
  * end. */
@@ -158,9 +154,7 @@ static uint32_t make_room(sched *s, struct sequence *q, uint32_t until)
     }
 }
 
-/* ---- rows
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ---- */
 
 static void add_job(sched *s, struct sequence *q, uint32_t row)
 {
@@ -223,9 +217,7 @@ static void plan_decodes(sched *s)
     s->n_decode_rows = (uint32_t)s->n_rows;
 }
 
-/* ---- prompts
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- prompts ---- */
 
 static int by_service(const void *x, const void *y)
 {

@@ -9,6 +9,7 @@
 #include "common/wire/pb.h"
 #include "engine/model/name.h"
 #include "model-svc/compute.h"
+#include "model-svc/identity.h"
 #include "model-svc/reply.h"
 #include "proto/generate.pb-c.h"
 
@@ -47,39 +48,7 @@ struct model_serve {
     buf body;
 };
 
-/* ---- what ids mean
- * -------------------------------------------------------------------------------------------------
- */
-
-static slice word_bytes(void *ctx, int32_t id)
-{
-    const model_serve *v = ctx;
-    return vocab_bytes(compute_vocab(v->c), id);
-}
-
-static slice word_text(void *ctx, int32_t id)
-{
-    const model_serve *v = ctx;
-    const vocab *words = compute_vocab(v->c);
-    switch (vocab_token_kind(words, id)) {
-    case TOKEN_NORMAL:
-    case TOKEN_USER:
-    case TOKEN_BYTE:
-        return vocab_bytes(words, id);
-    default:
-        return (slice){0};
-    }
-}
-
-static bool word_is_end(void *ctx, int32_t id)
-{
-    const model_serve *v = ctx;
-    return vocab_is_end(compute_vocab(v->c), id);
-}
-
-/* ---- sending
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- sending ---- */
 
 static void forget_pending(struct gate *g)
 {
@@ -195,9 +164,7 @@ static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t att
     send_error(ctx, gateway, request, attempt, err, w, 0);
 }
 
-/* ---- steps
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- steps ---- */
 
 static void on_deadline(void *ctx)
 {
@@ -230,8 +197,6 @@ static void on_stepped(void *ctx, int err, const struct why *w, uint64_t took_us
 {
     model_serve *v = ctx;
     v->stepping = false;
-    if (err < 0)
-        log_error("a step failed", LOG_STR("error", err_name(err)), LOG_STR("why", w->text));
     sched_result(v->s, clock_mono_us(), err, w, took_us);
     pump(v);
 }
@@ -247,9 +212,7 @@ static bool on_prepare(void *ctx)
     return false;
 }
 
-/* ---- what comes in
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- what comes in ---- */
 
 static uint32_t slots_each(const model_serve *v)
 {
@@ -358,53 +321,13 @@ static void on_heartbeat(void *ctx, peer_link *k UNUSED, Nunchi__Heartbeat *out)
     out->draining = v->draining;
 }
 
-/* ---- start
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- start ---- */
 
 static bool says_chat(const model_serve *v)
 {
     if (strcmp(v->o->chat_format, "none") == 0)
         return false;
     return strcmp(v->o->chat_format, "auto") != 0 || vocab_chat_template(compute_vocab(v->c)).n > 0;
-}
-
-/* The generated structs want char *; packing does not write through it. */
-static char *text_of(model_serve *v, const char *s)
-{
-    size_t n = strlen(s) + 1;
-    return memcpy(arena_get(v->scratch, n), s, n);
-}
-
-static void fill_model(model_serve *v, Nunchi__ModelInfo *m)
-{
-    const struct engine_info *i = compute_info(v->c);
-    char backend[40];
-    snprintf(backend, sizeof backend, "%s %s", i->backend, i->isa);
-    nunchi__model_info__init(m);
-    m->name = text_of(v, buf_cstr(&v->name));
-    m->family = text_of(v, i->family);
-    m->n_context = v->limits.n_context;
-    m->n_vocab = i->n_vocab;
-    m->weights = pb_bytes((slice){(const char *)i->weights.b, DIGEST_BYTES});
-    m->numerics = pb_bytes((slice){(const char *)i->numerics.b, DIGEST_BYTES});
-    m->chat = says_chat(v);
-    m->created_unix_s = v->created_unix_s;
-    m->backend = text_of(v, backend);
-    m->kv_bytes_per_token = (uint32_t)(i->kv_block_bytes / ENGINE_BLOCK_TOKENS);
-}
-
-static void fill_ready(model_serve *v, Nunchi__Ready *r, Nunchi__ModelInfo *m,
-                       Nunchi__ModelInfo **models)
-{
-    arena_reset(v->scratch);
-    fill_model(v, m);
-    models[0] = m;
-    nunchi__ready__init(r);
-    r->service = text_of(v, "model");
-    r->models = models;
-    r->n_models = 1;
-    r->slots = v->draining ? 0 : (uint32_t)v->o->slots;
 }
 
 static int open_links(model_serve *v, struct why *w)
@@ -416,11 +339,14 @@ static int open_links(model_serve *v, struct why *w)
     int err = bus_new(v->l, &keys, &v->b, w);
     if (err < 0)
         return err;
-    Nunchi__Ready ready;
-    Nunchi__ModelInfo model, *models[1];
-    fill_ready(v, &ready, &model, models);
+    struct identity id = {.name = buf_cstr(&v->name),
+                          .engine = compute_info(v->c),
+                          .n_context = v->limits.n_context,
+                          .created_unix_s = v->created_unix_s,
+                          .chat = says_chat(v),
+                          .slots = v->draining ? 0 : (uint32_t)v->o->slots};
     struct links_config cfg = {.targets = v->o->gateways,
-                               .ready = &ready,
+                               .ready = identity_ready(&id, v->scratch),
                                .ctx = v,
                                .up = on_up,
                                .down = on_down,
@@ -443,9 +369,7 @@ static uint32_t context_of(const model_serve *v, const struct engine_info *i)
 static void make_scheduler(model_serve *v)
 {
     const struct engine_info *i = compute_info(v->c);
-    v->words =
-        (struct sched_vocab){v, word_text, word_bytes, word_is_end, NULL, 0, (int32_t)i->n_vocab};
-    v->words.n_ends = vocab_ends(compute_vocab(v->c), &v->words.ends);
+    v->words = compute_words(v->c);
     struct sched_config cfg = {.n_blocks = i->n_kv_blocks,
                                .n_context = context_of(v, i),
                                .seqs_max = (uint32_t)v->o->batch,

@@ -109,8 +109,7 @@ static struct world *real_world(struct real *r, uint32_t n_blocks, uint32_t step
     return world_new_on(&cfg, &v, real_compute, r);
 }
 
-/* ---- prompts: pieces of the vocabulary, so that no tokenizer is needed
- * ---------------------------------------------- */
+/* ---- prompts: pieces of the vocabulary, so that no tokenizer is needed ---- */
 
 static int32_t prompts[N_REQUESTS][400];
 

@@ -189,9 +189,7 @@ static void world_free(struct world *w)
     free(w);
 }
 
-/* ---- the engine
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the engine ---- */
 
 static int32_t *fake_slot(struct world *w, const struct engine_seq *q, uint32_t position)
 {
@@ -270,9 +268,7 @@ static void world_run(struct world *w)
         CHECK(w->steps < 10000000);
 }
 
-/* ---- requests
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- requests ---- */
 
 /* A prompt of n ids that is a function of `seed`; the first `shared` ids are the same for all. */
 static void fake_prompt(int32_t *ids, uint32_t n, uint64_t seed, uint32_t shared)

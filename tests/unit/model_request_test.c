@@ -351,9 +351,7 @@ static void test_garbage(void **state)
     }
 }
 
-/* ---- replies
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- replies ---- */
 
 static slice bytes(void *ctx, int32_t id)
 {
