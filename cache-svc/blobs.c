@@ -201,7 +201,7 @@ static void on_put(void *ctx, const struct store_reply *r)
     op_said(op, false);
 }
 
-static void put_durable(struct op *op, slice name, slice sealed, slice owner)
+static int put_durable(struct op *op, slice name, slice sealed, slice owner)
 {
     arena *a = op->a;
     slice tenant = name_hex(a, pb_slice(op->q->put->key->tenant)), content = name_hex(a, owner);
@@ -220,7 +220,7 @@ static void put_durable(struct op *op, slice name, slice sealed, slice owner)
                           content,
                           name_number(a, op->c->now_ms),
                           tenant};
-    op_send(op, STORE_BULK, argv, ARRAY_LEN(argv), on_put);
+    return op_send(op, STORE_BULK, argv, ARRAY_LEN(argv), on_put);
 }
 
 /* An answer may be forgotten: it is not waited for. */
@@ -262,11 +262,12 @@ void blob_put(struct op *op, const Nunchi__BlobPut *q, const struct wire_msg *m)
     slice name = name_blob(op->a, q->key);
     buf sealed = {0};
     sealed_put(&sealed, name, m->frames[0], expires);
-    ram_tier_put(c->ram, name, m->frames[0], ram_end(c, q->key->space, expires));
-    if (keep)
-        put_durable(op, name, buf_slice(&sealed), pb_slice(q->owner));
-    else
+    if (!keep) {
+        ram_tier_put(c->ram, name, m->frames[0], ram_end(c, q->key->space, expires));
         put_cached(op, name, buf_slice(&sealed), ttl_s);
+    } else if (put_durable(op, name, buf_slice(&sealed), pb_slice(q->owner)) == 0) {
+        ram_tier_put(c->ram, name, m->frames[0], ram_end(c, q->key->space, 0));
+    }
     buf_clear(&sealed);
 }
 

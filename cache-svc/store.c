@@ -21,11 +21,13 @@
 #define BACKOFF_MAX_MS 2000
 #define RESOLVE_POLL_US 10000
 #define PASSWORD_MAX 512
+#define READS_MAX 16
+#define PATIENCE 10 /* times the timeout, for one command whose answer keeps coming */
 
 struct waiting {
     struct list link;  /* in the order of sending, which is the order of deadlines and of answers */
     struct conn *conn; /* NULL: its connection is gone, the callback was made */
-    uint64_t deadline_us;
+    uint64_t sent_us;
     size_t bytes;
     store_fn fn;
     void *ctx;
@@ -39,6 +41,7 @@ struct conn {
     bool up, closing;
     struct list waiting;
     size_t n_waiting, waiting_bytes;
+    uint64_t heard_us; /* when bytes last came */
     uint32_t backoff_ms;
     struct loop_timer deadline, retry;
 };
@@ -122,12 +125,20 @@ static void cleanup(void *p)
     c->fd = NULL;
 }
 
+/* hiredis takes 16 KiB at a time; a value of a megabyte should not need 64 rounds of the loop. */
+static void read_some(struct conn *c)
+{
+    c->heard_us = clock_mono_us();
+    for (int i = 0; i < READS_MAX && c->ac; i++)
+        redisAsyncHandleRead(c->ac);
+}
+
 static void on_fd(void *ctx, uint32_t events)
 {
     struct conn *c = ctx;
     bool failed = (events & (EPOLLERR | EPOLLHUP)) != 0;
     if (c->ac && ((events & EPOLLIN) || (failed && (c->events & EPOLLIN))))
-        redisAsyncHandleRead(c->ac);
+        read_some(c);
     if (c->ac && ((events & EPOLLOUT) || (failed && (c->events & EPOLLOUT))))
         redisAsyncHandleWrite(c->ac);
 }
@@ -136,12 +147,21 @@ static void on_fd(void *ctx, uint32_t events)
  * --------------------------------------------------------------------------------------------------
  */
 
+/* Silence ends it, not slowness: while a megabyte is coming, time is given. Not for ever, though.
+ */
+static uint64_t due_us(const struct conn *c, const struct waiting *first)
+{
+    uint64_t timeout = c->s->timeout_us;
+    uint64_t soft = (c->heard_us > first->sent_us ? c->heard_us : first->sent_us) + timeout;
+    uint64_t hard = first->sent_us + timeout * PATIENCE;
+    return soft < hard ? soft : hard;
+}
+
 static void set_deadline(struct conn *c)
 {
     struct list *first = list_first(&c->waiting);
     if (first)
-        loop_timer_set(c->s->l, &c->deadline,
-                       CONTAINER_OF(first, struct waiting, link)->deadline_us);
+        loop_timer_set(c->s->l, &c->deadline, due_us(c, CONTAINER_OF(first, struct waiting, link)));
     else
         loop_timer_cancel(c->s->l, &c->deadline);
 }
@@ -230,11 +250,8 @@ static int enqueue(struct conn *c, const slice *argv, size_t n, store_fn fn, voi
     if (c->n_waiting >= WAITING_MAX || c->waiting_bytes + bytes > WAITING_BYTES_MAX)
         return ERR_BUSY;
     struct waiting *w = xcalloc(1, sizeof *w);
-    *w = (struct waiting){.conn = c,
-                          .deadline_us = clock_mono_us() + c->s->timeout_us,
-                          .bytes = bytes,
-                          .fn = fn,
-                          .ctx = ctx};
+    *w = (struct waiting){
+        .conn = c, .sent_us = clock_mono_us(), .bytes = bytes, .fn = fn, .ctx = ctx};
     if (redisAsyncCommandArgv(c->ac, on_reply, w, (int)n, args, lens) != REDIS_OK) {
         free(w);
         return ERR_UNAVAILABLE;
@@ -290,7 +307,12 @@ static void conn_close(struct conn *c, const char *why)
 
 static void on_deadline(void *ctx)
 {
-    conn_close(ctx, "it did not answer in time");
+    struct conn *c = ctx;
+    struct list *first = list_first(&c->waiting);
+    if (first && due_us(c, CONTAINER_OF(first, struct waiting, link)) > clock_mono_us())
+        set_deadline(c);
+    else
+        conn_close(c, "it did not answer in time");
 }
 
 static void on_connect(const redisAsyncContext *ac, int status)
