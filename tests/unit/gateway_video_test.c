@@ -118,7 +118,7 @@ static void file_that_is_not_there(void **state UNUSED)
 static void reader_that_died(void **state UNUSED)
 {
     ask_file();
-    for (int i = 0; i < 200 && !h.n_failed; i++) {
+    for (int i = 0; i < 500 && !h.n_failed; i++) {
         say_record(NUNCHI__FILE_RECORD__STATUS__UPLOADED, 300, 0);
         turn(&w, FILE_POLL_MS);
     }
