@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "tokenizer-svc/place.h"
 #include "tokenizer-svc/template.h"
 
 static const char NO_TEMPLATE[] = "this model has no chat template (a base model): use "
@@ -135,7 +136,9 @@ static void put_content(const struct chat_turn *t, bool trim, struct prompt *out
             s.n -= cut_last;
         if (trim && i == first && !p->video)
             s = (slice){s.p + cut_first, s.n - cut_first};
-        if (i > first)
+        if (i > first && t->parts[i - 1].video && !p->video)
+            prompt_text(out, SLICE_LIT(PLACE_QUESTION));
+        else if (i > first)
             prompt_text(out, SLICE_LIT("\n"));
         if (p->video)
             prompt_video(out);

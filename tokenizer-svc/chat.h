@@ -44,8 +44,9 @@ struct chat_turn {
     size_t n_parts;
 };
 
-/* Appends the rendered chat. Parts are joined by a new line. ERR_INVALID: no turns, an unknown
- * role, an order that the format forbids; ERR_UNSUPPORTED: CHAT_NONE. */
+/* Appends the rendered chat. Parts are joined by a new line, a
+ * video's notes and what is asked about them by PLACE_QUESTION (place.h). ERR_INVALID: no turns, an
+ * unknown role, an order that the format forbids; ERR_UNSUPPORTED: CHAT_NONE. */
 int chat_render(const struct chat_format *f, const struct chat_turn *turns, size_t n,
                 bool add_generation_prompt, struct prompt *out, struct why *w) MUST_USE;
 

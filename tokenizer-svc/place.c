@@ -4,7 +4,8 @@
 
 #define HOUR_MS 3600000u
 
-enum kind { SAID, SHOWN, CHAPTER, SCENE, N_KINDS };
+/* In the order in which they are written: speech stands last, next to the question. */
+enum kind { CHAPTER, SCENE, SHOWN, SAID, N_KINDS };
 
 static const char *const HEADING[N_KINDS] = {
     [SAID] = "What is said (with times):\n",

@@ -192,8 +192,8 @@ static void chatml_turns_stand_as_the_template_has_them(void **state)
     show(&f, &p, &out);
     assert_string_equal(buf_cstr(&out),
                         "#<|im_start|>#system\n<|im_end|> "
-                        "what?#<|im_end|>#\n#<|im_start|>#user\n[VNOTES\nV]\n<|im_end|> "
-                        "what?#<|im_end|>#\n#<|im_start|>#assistant\n");
+                        "what?#<|im_end|>#\n#<|im_start|>#user\n[VNOTES\nV]\nQuestion about the "
+                        "video:\n<|im_end|> what?#<|im_end|>#\n#<|im_start|>#assistant\n");
     struct ids ids = {0};
     struct prompt_span span;
     assert_int_equal(prompt_encode(&p, f.t, f.s, &ids, &span, 1, &w), 0);

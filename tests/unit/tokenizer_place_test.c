@@ -101,12 +101,12 @@ static void notes_read_as_plain_lines(void **state)
     scene(f, 0, 10000);
     scene(f, 10000, 42000);
     struct placed r = put(f, "a\tb.mp4", 100000);
-    assert_string_equal(f->out.p,
-                        "Video: a b.mp4\nLength: 00:42\nWhat is said (with times):\n[00:01-00:04] "
-                        "Hello.\n[00:05-00:09] Serve it with "
-                        "syrup.\nText on the screen:\n[00:00-00:04] "
-                        "PANCAKES\nChapters:\n[00:00-00:42] Cooking\nScenes:\n[00:00-00:10] "
-                        "Scene 1\n[00:10-00:42] Scene 2\n");
+    assert_string_equal(f->out.p, "Video: a b.mp4\nLength: 00:42\n"
+                                  "Chapters:\n[00:00-00:42] Cooking\n"
+                                  "Scenes:\n[00:00-00:10] Scene 1\n[00:10-00:42] Scene 2\n"
+                                  "Text on the screen:\n[00:00-00:04] PANCAKES\n"
+                                  "What is said (with times):\n[00:01-00:04] Hello.\n"
+                                  "[00:05-00:09] Serve it with syrup.\n");
     assert_int_equal(r.lines, 6);
     assert_int_equal(r.kept, 6);
 }
