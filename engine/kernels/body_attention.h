@@ -33,7 +33,7 @@ INLINE const uint8_t *v_of(const struct attention_tile *t, uint32_t block)
 /* Raw scores of `wide` blocks of K. */
 INLINE void score_blocks(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t block, int part)
 {
-    const uint32_t head_dim = g->t->head_dim;
+    const float *q = g->q, *end = q + (size_t)width * g->t->head_dim;
     const uint8_t *k[ACCUMULATORS];
     vf acc[ACCUMULATORS];
     UNROLL
@@ -42,21 +42,20 @@ INLINE void score_blocks(const struct query_group *g, uint32_t width, uint32_t w
     UNROLL
     for (uint32_t i = 0; i < width * wide; i++)
         acc[i] = f_set(0);
-    for (uint32_t d = 0; d < head_dim; d++) {
+    for (size_t at = 0; q < end; q += width, at += (size_t)2 * BLOCK)
         UNROLL
         for (uint32_t b = 0; b < wide; b++) {
-            vf kd = f_of_half(k[b] + (size_t)2 * BLOCK * d);
+            vf kd = f_of_half(k[b] + at);
             UNROLL
             for (uint32_t i = 0; i < width; i++)
-                acc[b * width + i] = f_fma(kd, f_set(g->q[d * width + i]), acc[b * width + i]);
+                acc[b * width + i] = f_fma(kd, f_set(q[i]), acc[b * width + i]);
         }
-    }
-    uint32_t at = block * BLOCK % SEGMENT + (uint32_t)part * LANES;
+    uint32_t slot = block * BLOCK % SEGMENT + (uint32_t)part * LANES;
     UNROLL
     for (uint32_t b = 0; b < wide; b++)
         UNROLL
         for (uint32_t i = 0; i < width; i++)
-            f_store(g->s + i * SEGMENT + at + b * BLOCK, acc[b * width + i]);
+            f_store(g->s + i * SEGMENT + slot + b * BLOCK, acc[b * width + i]);
 }
 
 INLINE void score_segment(const struct query_group *g, uint32_t width, uint32_t from, uint32_t to)
