@@ -17,6 +17,7 @@ struct engine {
     decoder *d;
     uint32_t rows_max;
     size_t n_rows; /* of the last step: bounds engine_logits */
+    uint32_t written[ENGINE_ROWS_MAX]; /* by sequence of the step being checked: its last row's position + 1, 0: no row */
 };
 
 /* ---- opening -------------------------------------------------------------------------------------------------- */
@@ -182,8 +183,27 @@ static int check_row(const engine *e, const struct engine_step *step, size_t i, 
     return 0;
 }
 
-static int check_step(const engine *e, const struct engine_step *step, struct why *w)
+/* Rows of a sequence ascend, and none looks at a position that is written neither before this step nor in it. */
+static int check_order(engine *e, const struct engine_step *step, struct why *w)
 {
+    memset(e->written, 0, step->n_seqs * sizeof e->written[0]);
+    for (size_t i = 0; i < step->n_rows; i++) {
+        const struct engine_row *r = &step->rows[i];
+        if (r->position < e->written[r->seq])
+            return bad_row(w, i, "rows of a sequence must ascend");
+        e->written[r->seq] = r->position + 1;
+    }
+    for (size_t i = 0; i < step->n_rows; i++) {
+        if (step->rows[i].attend_until > e->written[step->rows[i].seq])
+            return bad_row(w, i, "it attends beyond the last row of its sequence");
+    }
+    return 0;
+}
+
+static int check_step(engine *e, const struct engine_step *step, struct why *w)
+{
+    if (step->n_seqs > ENGINE_ROWS_MAX)
+        return why_set(w, ERR_INVALID, "seqs", "%zu sequences in a step; at most %d are possible", step->n_seqs, ENGINE_ROWS_MAX);
     if (step->n_rows == 0 || step->n_rows > e->rows_max)
         return why_set(w, ERR_INVALID, "rows", "%zu rows in a step; 1 to %u are possible", step->n_rows, e->rows_max);
     for (size_t i = 0; i < step->n_seqs; i++) {
@@ -197,7 +217,7 @@ static int check_step(const engine *e, const struct engine_step *step, struct wh
         if (err < 0)
             return err;
     }
-    return 0;
+    return check_order(e, step, w);
 }
 
 int engine_compute(engine *e, const struct engine_step *step, struct why *w)

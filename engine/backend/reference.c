@@ -11,6 +11,7 @@
 
 #define TENSORS_MAX 16384
 #define ACTS_MAX 32
+#define SLAB 16 /* rows of one multiplication */
 
 struct tensor {
     float *x; /* (n_out, n_in) */
@@ -31,6 +32,7 @@ struct reference {
     uint32_t n_acts;
     struct kv_shape kv;
     float *keys, *values; /* (n_layer, n_blocks * ENGINE_BLOCK_TOKENS, n_kv_head, head_dim) */
+    float *slab_in, *slab_out; /* (SLAB, widest input), (SLAB, widest output) of a multiplication */
     const struct engine_step *step;
     float *scores;        /* (ENGINE_CONTEXT_MAX at most) grown as needed */
     size_t n_scores;
@@ -54,6 +56,8 @@ static void ref_free(backend *b)
         free(r->acts[i].x);
     free(r->keys);
     free(r->values);
+    free(r->slab_in);
+    free(r->slab_out);
     free(r->scores);
     free(r->picked);
     free(r->logits);
@@ -111,8 +115,15 @@ static int ref_add_kv(backend *b, const struct kv_shape *shape)
 
 static int ref_ready(backend *b, struct why *why)
 {
-    (void)b, (void)why;
-    return 0;
+    struct reference *r = of(b);
+    size_t n_in = 0, n_out = 0;
+    for (uint32_t i = 1; i <= r->n_tensors; i++) {
+        n_in = r->tensors[i].n_in > n_in ? r->tensors[i].n_in : n_in;
+        n_out = r->tensors[i].n_out > n_out ? r->tensors[i].n_out : n_out;
+    }
+    r->slab_in = try_calloc(n_in, SLAB * sizeof(float));
+    r->slab_out = try_calloc(n_out, SLAB * sizeof(float));
+    return r->slab_in && r->slab_out ? 0 : why_set(why, ERR_NOMEM, "model", "no memory for a step's vectors");
 }
 
 /* ---- one step ---- */
@@ -169,15 +180,23 @@ static void ref_norm_heads(backend *b, const struct norm_op *op, act_id x, uint3
     }
 }
 
-/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias */
-static void multiply(const struct reference *r, const float *in, size_t rows, tensor_id w, tensor_id bias, float *out)
+/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias. Always SLAB rows at a time, the last ones filled up with zeros: a BLAS adds
+ * up in another order for another number of rows, and a row's result must not depend on how many others there are. */
+static void multiply(struct reference *r, const float *in, size_t rows, tensor_id w, tensor_id bias, float *out)
 {
     const struct tensor *t = &r->tensors[w];
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)t->n_out, (blasint)t->n_in, 1.0f, in,
-                (blasint)t->n_in, t->x, (blasint)t->n_in, 0.0f, out, (blasint)t->n_out);
+    size_t n_in = t->n_in, n_out = t->n_out;
+    for (size_t at = 0; at < rows; at += SLAB) {
+        size_t n = rows - at < SLAB ? rows - at : SLAB;
+        memset(r->slab_in, 0, SLAB * n_in * sizeof(float));
+        memcpy(r->slab_in, in + at * n_in, n * n_in * sizeof(float));
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, SLAB, (blasint)n_out, (blasint)n_in, 1.0f, r->slab_in,
+                    (blasint)n_in, t->x, (blasint)n_in, 0.0f, r->slab_out, (blasint)n_out);
+        memcpy(out + at * n_out, r->slab_out, n * n_out * sizeof(float));
+    }
     for (size_t i = 0; bias && i < rows; i++) {
-        for (uint32_t k = 0; k < t->n_out; k++)
-            out[i * t->n_out + k] += r->tensors[bias].x[k];
+        for (size_t k = 0; k < n_out; k++)
+            out[i * n_out + k] += r->tensors[bias].x[k];
     }
 }
 

@@ -39,7 +39,8 @@ struct loading {
     void (*progress)(void *ctx, const char *what, int permille);
     void *ctx;
     size_t n_done;
-    int e; /* the first failure; later calls do nothing */
+    bool *used; /* by tensor of the file */
+    int e;      /* the first failure; later calls do nothing */
 };
 
 enum { WANTED, OPTIONAL_TENSOR };
@@ -85,6 +86,7 @@ static void add(struct loading *l, const char *name, const struct want *want, te
         l->d->cost.weight_bytes += t->bytes;
         l->d->cost.macs += n_in * n_out;
     }
+    l->used[t - l->f->tensors] = true;
     l->n_done++;
     if (l->progress)
         l->progress(l->ctx, "load", (int)(l->n_done * 1000 / (model_file_n_tensors(l->f) + 1)));
@@ -159,6 +161,17 @@ static void load_ends(struct loading *l)
     add(l, "rope_freqs.weight", &(struct want){.n_out = s->rope_dims / 2, .optional = OPTIONAL_TENSOR}, &d->freq_factors);
 }
 
+/* A tensor that nobody asked for (a bias, an expert, a norm of another family) would be left out of the sum in silence. */
+static void check_all_used(struct loading *l)
+{
+    for (size_t i = 0; i < l->f->n_tensors && l->e >= 0; i++) {
+        const struct gguf_tensor *t = &l->f->tensors[i];
+        if (!l->used[i])
+            l->e = why_set(l->w, ERR_UNSUPPORTED, "model", "tensor %.*s has no place in the family %s", (int)t->name.n, t->name.p,
+                           l->d->shape.family->name);
+    }
+}
+
 static void make_acts(struct loading *l)
 {
     decoder *d = l->d;
@@ -184,9 +197,12 @@ int decoder_load(const model_file *f, const struct shape *s, backend *b, uint32_
     d->b = b;
     d->shape = *s;
     struct loading l = {.f = f, .d = d, .w = w, .progress = progress, .ctx = ctx};
+    l.used = xcalloc(model_file_n_tensors(f) + 1, sizeof *l.used);
     load_ends(&l);
     for (uint32_t i = 0; i < s->n_layer && l.e >= 0; i++)
         load_layer(&l, i, &d->layers[i]);
+    check_all_used(&l);
+    free(l.used);
     if (l.e >= 0)
         make_acts(&l);
     struct kv_shape kv = {.n_layer = s->n_layer, .n_kv_head = s->n_kv_head, .head_dim = s->head_dim, .n_blocks = n_blocks};

@@ -5,7 +5,7 @@
 #include "engine/math.h"
 
 /* llama: converters to GGUF permute the rows of q and k so that pairs lie side by side (interleaved rotation).
- * gemma3: 5 local layers to 1 global one, local base 10000 (transformers, Gemma3TextConfig); neither is in the file. */
+ * gemma3: 5 local layers to 1 global one, local base 10000, the 27B's scale (transformers, Gemma3TextConfig): not in the file. */
 static const struct family FAMILIES[] = {
     {.name = "llama", .norm = NORM_RMS, .rope = ROPE_INTERLEAVED, .act = ACT_SILU, .gated_mlp = true},
     {.name = "gemma3",
@@ -17,7 +17,8 @@ static const struct family FAMILIES[] = {
      .post_norms = true,
      .scaled_embed = true,
      .global_every = 6,
-     .local_theta = 10000.0f},
+     .local_theta = 10000.0f,
+     .wide_query_layers = 62},
 };
 
 const struct family *family_find(slice name)
@@ -155,9 +156,9 @@ int shape_read(const model_file *f, struct shape *out, struct why *w)
     OPTIONAL(read_f32(f, fam, fam->norm == NORM_RMS ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 0,
                       1.0f, &s.norm_eps, w));
     if (fam->global_every > 0)
-        OPTIONAL(read_u32(f, fam, "attention.sliding_window", 1, ENGINE_CONTEXT_MAX, &s.window, w));
+        REQUIRED(read_u32(f, fam, "attention.sliding_window", 1, ENGINE_CONTEXT_MAX, &s.window, w));
     REQUIRED(read_vocab_size(f, &s, w));
-    s.attn_scale = 1.0f / sqrtf((float)s.head_dim);
+    s.attn_scale = 1.0f / sqrtf((float)(s.n_layer == fam->wide_query_layers ? s.n_embd / s.n_head : s.head_dim));
     if (fam->scaled_embed)
         s.embed_scale = sqrtf((float)s.n_embd);
     *out = s;

@@ -21,6 +21,9 @@ struct family {
      * `local_theta`. 0: every layer sees everything. Neither number stands in the file. */
     uint32_t global_every;
     float local_theta;
+    /* The size of this family, told by its number of layers, whose q·k is scaled by n_embd / n_head instead of the head's width
+     * (Gemma 3 27B, query_pre_attn_scalar; not in the file either). 0: none. */
+    uint32_t wide_query_layers;
 };
 
 const struct family *family_find(slice name); /* NULL: not supported */
