@@ -282,7 +282,7 @@ static void discard_the_rest(media *m)
         AVStream *s = m->fmt->streams[i];
         s->discard = AVDISCARD_ALL;
         if ((int)i == m->video_index)
-            s->discard = m->report.keyframes ? AVDISCARD_NONKEY : AVDISCARD_DEFAULT;
+            s->discard = AVDISCARD_DEFAULT; /* with key frames alone, the others still say how long it is */
         else if (m->subs[i])
             s->discard = AVDISCARD_DEFAULT;
     }
@@ -504,7 +504,8 @@ static int take_frame(media *m, struct media_event *out, struct why *w)
     }
     m->last_ms = ms;
     int64_t end = ms + frame_length_ms(m);
-    m->report.duration_ms = (uint64_t)time_ms(end);
+    if ((uint64_t)time_ms(end) > m->report.duration_ms)
+        m->report.duration_ms = (uint64_t)time_ms(end);
     *out = (struct media_event){
         .kind = MEDIA_FRAME, .start_ms = time_ms(ms), .end_ms = time_ms(end), .position = m->offset};
     return 0;
@@ -557,6 +558,18 @@ static bool take_subtitle(media *m, struct media_event *out)
     return shown;
 }
 
+/* How far the packets reach: the only word about the end when most of them are not decoded. */
+static void note_end(media *m)
+{
+    const AVPacket *p = m->packet;
+    const AVStream *s = m->fmt->streams[m->video_index];
+    if (!m->report.keyframes || p->pts == AV_NOPTS_VALUE || p->duration < 0 || p->duration > INT32_MAX)
+        return;
+    int64_t end = from_start_ms(m, p->pts, s->time_base) + av_rescale_q(p->duration, s->time_base, (AVRational){1, 1000});
+    if (end > (int64_t)m->report.duration_ms && end <= (int64_t)m->lim.duration_max_ms)
+        m->report.duration_ms = (uint64_t)time_ms(end);
+}
+
 /* Feeds the decoder one packet. 1: *out holds a subtitle; 0: go on; or an error. */
 static int feed(media *m, struct media_event *out, struct why *w)
 {
@@ -572,9 +585,10 @@ static int feed(media *m, struct media_event *out, struct why *w)
     int shown = 0;
     if (++m->report.packets > m->lim.packets_max)
         shown = why_set(w, ERR_TOO_BIG, "file", "the file has more than %llu packets", (unsigned long long)m->lim.packets_max);
-    else if (m->packet->stream_index == m->video_index)
+    else if (m->packet->stream_index == m->video_index) {
+        note_end(m);
         m->report.damaged += avcodec_send_packet(m->video, m->packet) < 0;
-    else if (m->packet->stream_index >= 0 && m->packet->stream_index < REC_TRACKS_MAX && m->subs[m->packet->stream_index])
+    } else if (m->packet->stream_index >= 0 && m->packet->stream_index < REC_TRACKS_MAX && m->subs[m->packet->stream_index])
         shown = take_subtitle(m, out);
     av_packet_unref(m->packet);
     return shown;

@@ -90,6 +90,22 @@ static void end_line(struct reading *r)
     r->weight = r->sum = 0;
 }
 
+static uint32_t pixel(int v)
+{
+    return v < 0 ? 0 : (uint32_t)v;
+}
+
+static void place_line(struct ocr_line *line, TessResultIterator *it)
+{
+    int left, top, right, bottom;
+    if (!TessPageIteratorBoundingBox(TessResultIteratorGetPageIteratorConst(it), RIL_TEXTLINE, &left, &top, &right, &bottom))
+        return;
+    line->left = pixel(left);
+    line->top = pixel(top);
+    line->right = pixel(right);
+    line->bottom = pixel(bottom);
+}
+
 static void take_word(struct reading *r, TessResultIterator *it)
 {
     float confidence = TessResultIteratorConfidence(it, RIL_WORD);
@@ -98,10 +114,8 @@ static void take_word(struct reading *r, TessResultIterator *it)
         return;
     slice word = slice_trim(slice_str(text));
     if (word.n > 0 && utf8_valid(word)) {
-        int left, top, right, bottom;
-        if (r->now.text[0] == 0 &&
-            TessPageIteratorBoundingBox(TessResultIteratorGetPageIteratorConst(it), RIL_TEXTLINE, &left, &top, &right, &bottom))
-            r->now.top = top < 0 ? 0 : (uint32_t)top;
+        if (r->now.text[0] == 0)
+            place_line(&r->now, it);
         double letters = (double)word_chars(word) + 0.25;
         r->sum += letters * (double)(confidence > 100 ? 100 : confidence);
         r->weight += letters;
@@ -110,10 +124,38 @@ static void take_word(struct reading *r, TessResultIterator *it)
     TessDeleteText(text);
 }
 
-static int by_top(const void *a, const void *b)
+static int by_place(const void *a, const void *b)
 {
-    uint32_t x = ((const struct ocr_line *)a)->top, y = ((const struct ocr_line *)b)->top;
-    return (x > y) - (x < y);
+    const struct ocr_line *x = a, *y = b;
+    if (x->top != y->top)
+        return x->top < y->top ? -1 : 1;
+    return (x->left > y->left) - (x->left < y->left);
+}
+
+/* Sparse reading takes words far apart for lines of their own: those side by side at about one height are joined. */
+static bool side_by_side(const struct ocr_line *a, const struct ocr_line *b)
+{
+    uint32_t top = a->top > b->top ? a->top : b->top, bottom = a->bottom < b->bottom ? a->bottom : b->bottom;
+    uint32_t height = a->bottom - a->top > b->bottom - b->top ? a->bottom - a->top : b->bottom - b->top;
+    return bottom > top && (bottom - top) * 2 > height && b->left >= a->right && b->left - a->right <= 2 * height;
+}
+
+static int join_lines(struct ocr_line *lines, int n)
+{
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < n; k++) {
+            if (i == k || !side_by_side(&lines[i], &lines[k]))
+                continue;
+            add_word(&lines[i], slice_str(lines[k].text));
+            lines[i].right = lines[k].right;
+            lines[i].top = lines[i].top < lines[k].top ? lines[i].top : lines[k].top;
+            lines[i].confidence = lines[i].confidence < lines[k].confidence ? lines[i].confidence : lines[k].confidence;
+            memmove(&lines[k], &lines[k + 1], (size_t)(n - k - 1) * sizeof lines[0]);
+            n--;
+            i = -1; /* from the start: few lines, and each joining takes one away */
+            break;
+        }
+    return n;
 }
 
 int ocr_read(ocr *o, const struct picture *grey, struct ocr_line out[OCR_LINES_MAX])
@@ -133,8 +175,8 @@ int ocr_read(ocr *o, const struct picture *grey, struct ocr_line out[OCR_LINES_M
         TessResultIteratorDelete(it);
     }
     TessBaseAPIClear(o->api);
-    qsort(out, (size_t)r.n, sizeof *out, by_top);
-    return r.n;
+    qsort(out, (size_t)r.n, sizeof *out, by_place);
+    return join_lines(out, r.n);
 }
 
 static int steps_in(const struct picture *g, uint32_t x0, uint32_t y0)

@@ -11,7 +11,7 @@
 struct ocr_line {
     char text[OCR_LINE_BYTES]; /* UTF-8, no line break */
     uint32_t confidence;
-    uint32_t top; /* pixel row: lines come from top to bottom */
+    uint32_t left, top, right, bottom; /* pixels; lines come from top to bottom */
 };
 
 typedef struct ocr ocr;

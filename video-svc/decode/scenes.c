@@ -1,7 +1,5 @@
 #include "video-svc/decode/scenes.h"
 
-#include <math.h>
-
 /* Numbers found on made and real clips; what they weigh is in the header. */
 #define HARD_MIN 16.0     /* least change of a hard cut */
 #define HARD_RATIO 3.0    /* … against the mean of its neighbours */
@@ -11,6 +9,11 @@
 #define GRADUAL_MIN 24.0
 #define GRADUAL_COLOURS 0.55 /* part of the picture whose colours went elsewhere */
 #define GRADUAL_HALF_MS 600
+#define SIDES 3 /* pictures looked at on each side, so far away: */
+static const uint32_t GRADUAL_AT_MS[SIDES] = {GRADUAL_HALF_MS, 500, 400};
+#define STEADY_PART 0.4 /* of the change may happen within one side */
+#define GRADUAL_MAX_MS 3000
+#define GRADUAL_PAUSE_MS 600
 #define DARK_LUMA 24.0
 #define DARK_START_MS 1500 /* a fade-in belongs to the scene that it opens */
 #define SPARSE_MIN 34.0
@@ -37,8 +40,7 @@ struct scenes {
     uint32_t scene_start_ms;
     struct {
         bool open;
-        double best;
-        uint32_t time_ms;
+        uint32_t first_ms, last_ms; /* pictures around which much changes: the middle is the cut */
     } gradual;
     struct shot ring[RING];
 };
@@ -147,30 +149,49 @@ static bool long_enough(const scenes *s, uint32_t time_ms)
     return time_ms >= s->scene_start_ms + SCENE_MIN_MS;
 }
 
-/* The pictures half a transition before and after picture i, within the current scene. */
-static void ends_of(scenes *s, uint64_t i, uint64_t *from, uint64_t *to)
+/* The picture nearest to picture i on the way to `ms` before or after it, within the current scene. */
+static struct shot *shot_before(scenes *s, uint64_t i, uint32_t ms)
 {
     uint32_t t = at(s, i)->time_ms;
-    *from = *to = i;
-    while (*from > oldest(s) && at(s, *from - 1)->time_ms >= s->scene_start_ms &&
-           at(s, *from - 1)->time_ms + GRADUAL_HALF_MS >= t)
-        --*from;
-    while (*to + 1 < s->n && at(s, *to + 1)->time_ms <= t + GRADUAL_HALF_MS)
-        ++*to;
+    while (i > oldest(s) && at(s, i - 1)->time_ms >= s->scene_start_ms && at(s, i - 1)->time_ms + ms >= t)
+        i--;
+    return at(s, i);
 }
 
-/* How much changes around picture i; 0: nothing that a fade or a dissolve would explain. */
-static double gradual_change(scenes *s, uint64_t i)
+static struct shot *shot_after(scenes *s, uint64_t i, uint32_t ms)
 {
-    uint64_t from, to;
-    ends_of(s, i, &from, &to);
-    struct shot *a = at(s, from), *b = at(s, to);
-    if (to - from < 3 || (a->luma < DARK_LUMA && a->time_ms < s->scene_start_ms + DARK_START_MS))
-        return 0;
-    double d = scenes_difference(a->small, b->small);
-    return d >= GRADUAL_MIN && colour_distance(a, b) >= GRADUAL_COLOURS ? d : 0;
+    uint32_t t = at(s, i)->time_ms;
+    while (i + 1 < s->n && at(s, i + 1)->time_ms <= t + ms)
+        i++;
+    return at(s, i);
 }
 
+static bool differ(const struct shot *a, const struct shot *b)
+{
+    return scenes_difference(a->small, b->small) >= GRADUAL_MIN && colour_distance(a, b) >= GRADUAL_COLOURS;
+}
+
+/* Around picture i one steady thing becomes another: each of a few pictures before differs from each of a few after (a
+ * flash among them does not), and on each side they are alike (a moving camera's are not). */
+static bool changes_around(scenes *s, uint64_t i)
+{
+    struct shot *before[SIDES], *after[SIDES];
+    for (size_t k = 0; k < SIDES; k++) {
+        before[k] = shot_before(s, i, GRADUAL_AT_MS[k]);
+        after[k] = shot_after(s, i, GRADUAL_AT_MS[k]);
+    }
+    /* A fade-in belongs to the scene that it opens. */
+    if (before[0]->luma < DARK_LUMA && before[0]->time_ms < s->scene_start_ms + DARK_START_MS)
+        return false;
+    for (size_t k = 0; k < SIDES * SIDES; k++)
+        if (!differ(before[k / SIDES], after[k % SIDES]))
+            return false;
+    double steady = scenes_difference(before[0]->small, after[0]->small) * STEADY_PART;
+    return scenes_difference(before[0]->small, before[SIDES - 1]->small) <= steady &&
+           scenes_difference(after[0]->small, after[SIDES - 1]->small) <= steady;
+}
+
+/* n stays when the scene would be too short. */
 static size_t emit(scenes *s, uint32_t time_ms, uint32_t cut[SCENE_CUTS_MAX], size_t n)
 {
     if (!long_enough(s, time_ms) || n == SCENE_CUTS_MAX)
@@ -185,20 +206,21 @@ static size_t close_gradual(scenes *s, uint32_t cut[SCENE_CUTS_MAX], size_t n)
     if (!s->gradual.open)
         return n;
     s->gradual.open = false;
-    return emit(s, s->gradual.time_ms, cut, n);
+    return emit(s, s->gradual.first_ms + (s->gradual.last_ms - s->gradual.first_ms) / 2, cut, n);
 }
 
 static size_t watch_gradual(scenes *s, uint64_t i, uint32_t cut[SCENE_CUTS_MAX], size_t n)
 {
-    double d = gradual_change(s, i);
-    if (d > 0 && (!s->gradual.open || d > s->gradual.best)) {
+    uint32_t now = at(s, i)->time_ms;
+    if (!changes_around(s, i)) /* a fade through black pauses in the middle */
+        return s->gradual.open && now > s->gradual.last_ms + GRADUAL_PAUSE_MS ? close_gradual(s, cut, n) : n;
+    if (!s->gradual.open) {
         s->gradual.open = true;
-        s->gradual.best = d;
-        s->gradual.time_ms = at(s, i)->time_ms;
+        s->gradual.first_ms = now;
     }
-    if (d > 0)
-        return n;
-    return close_gradual(s, cut, n);
+    s->gradual.last_ms = now;
+    /* What goes on changing is not a transition any more; it is cut where it has changed enough. */
+    return now - s->gradual.first_ms > GRADUAL_MAX_MS ? close_gradual(s, cut, n) : n;
 }
 
 static size_t decide(scenes *s, uint64_t i, uint32_t cut[SCENE_CUTS_MAX], size_t n)
@@ -206,11 +228,12 @@ static size_t decide(scenes *s, uint64_t i, uint32_t cut[SCENE_CUTS_MAX], size_t
     if (i == 0)
         return n;
     if (hard_cut(s, i)) {
-        /* A cut in the middle of what looked like a transition is what it was. */
-        if (s->gradual.open && s->gradual.time_ms + GRADUAL_HALF_MS >= at(s, i)->time_ms)
+        /* Around a cut much changes: that alone is no transition. */
+        uint32_t now = at(s, i)->time_ms;
+        if (s->gradual.open && s->gradual.first_ms + 2 * GRADUAL_HALF_MS + GRADUAL_PAUSE_MS >= now)
             s->gradual.open = false;
         n = close_gradual(s, cut, n);
-        return emit(s, at(s, i)->time_ms, cut, n);
+        return emit(s, now, cut, n);
     }
     return s->sparse ? n : watch_gradual(s, i, cut, n);
 }
