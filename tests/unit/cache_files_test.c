@@ -14,7 +14,9 @@
 
 #define NOW UINT64_C(1800000000000)
 
-/* ---- sealed values ---------------------------------------------------------------------------------------------------- */
+/* ---- sealed values
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void sealed_there_and_back(void **state UNUSED)
 {
@@ -25,7 +27,8 @@ static void sealed_there_and_back(void **state UNUSED)
     assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("key"), NOW, &value, &end), 0);
     assert_true(slice_eq(value, SLICE_LIT("value\0x")));
     assert_true(end == NOW + 1);
-    assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("key"), NOW + 1, &value, &end), ERR_NOT_FOUND);
+    assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("key"), NOW + 1, &value, &end),
+                     ERR_NOT_FOUND);
     buf_clear(&b);
 }
 
@@ -38,17 +41,22 @@ static void every_damaged_byte_is_seen(void **state UNUSED)
     for (size_t i = 0; i < b.n; i++)
         for (int bit = 0; bit < 8; bit++) {
             b.p[i] = (char)(b.p[i] ^ (1 << bit));
-            assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("key"), NOW, &value, &end), ERR_PROTO);
+            assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("key"), NOW, &value, &end),
+                             ERR_PROTO);
             b.p[i] = (char)(b.p[i] ^ (1 << bit));
         }
     for (size_t n = 0; n < b.n; n++)
-        assert_int_equal(sealed_get((slice){b.p, n}, SLICE_LIT("key"), NOW, &value, &end), ERR_PROTO);
-    assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("kez"), NOW, &value, &end), ERR_PROTO); /* swapped */
+        assert_int_equal(sealed_get((slice){b.p, n}, SLICE_LIT("key"), NOW, &value, &end),
+                         ERR_PROTO);
+    assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("kez"), NOW, &value, &end),
+                     ERR_PROTO); /* swapped */
     assert_int_equal(sealed_get(buf_slice(&b), SLICE_LIT("key"), NOW, &value, &end), 0);
     buf_clear(&b);
 }
 
-/* ---- memory ----------------------------------------------------------------------------------------------------------- */
+/* ---- memory
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void the_least_used_goes_first(void **state UNUSED)
 {
@@ -83,15 +91,19 @@ static void no_budget_and_too_large(void **state UNUSED)
     assert_false(ram_tier_get(none, SLICE_LIT("k"), 0, &v));
     ram_tier_put(small, SLICE_LIT("k"), SLICE_LIT("v"), UINT64_MAX);
     ram_tier_put(small, SLICE_LIT("big"), (slice){bytes, sizeof bytes}, UINT64_MAX);
-    assert_true(ram_tier_get(small, SLICE_LIT("k"), 0, &v)); /* not swept out by one that is too large */
+    assert_true(
+        ram_tier_get(small, SLICE_LIT("k"), 0, &v)); /* not swept out by one that is too large */
     assert_false(ram_tier_get(small, SLICE_LIT("big"), 0, &v));
     ram_tier_free(none);
     ram_tier_free(small);
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
-static const struct file_limits limits = {.quota_bytes = 1000, .quota_count = 5, .ttl_s = 0, .silent_ms = 60000};
+static const struct file_limits limits = {
+    .quota_bytes = 1000, .quota_count = 5, .ttl_s = 0, .silent_ms = 60000};
 static const slice doc_name = {"nunchi:1:f:00", 13};
 
 struct shelf { /* what the store would give */
@@ -333,7 +345,8 @@ static void pages(void **state UNUSED)
 static void content_of_several(void **state UNUSED)
 {
     struct shelf s;
-    static const slice x = {"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 32}, y = {"yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy", 32};
+    static const slice x = {"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 32},
+                       y = {"yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy", 32};
     shelf_open(&s);
     for (int i = 0; i < 3; i++) {
         Nunchi__FileRecord r = record(s.a, i, 1);

@@ -1,5 +1,5 @@
-/* All of cache-svc over real sockets and a real Redis: what a gateway and a video worker ask of it, and what happens while
- * Redis is away. */
+/* All of cache-svc over real sockets and a real Redis: what a gateway and a video worker ask of it,
+ * and what happens while Redis is away. */
 #include "tests/unit/cache_testing.h"
 
 #include "cache-svc/core.h"
@@ -47,7 +47,8 @@ static void on_done(void *ctx, int err, const struct wire_msg *m, const struct w
         return;
     void *v;
     arena_reset(t->a);
-    assert_int_equal(pb_unpack(t->a, &nunchi__cache_reply__descriptor, m->body, WIRE_BODY_MAX, &v, NULL), 0);
+    assert_int_equal(
+        pb_unpack(t->a, &nunchi__cache_reply__descriptor, m->body, WIRE_BODY_MAX, &v, NULL), 0);
     t->reply = v;
     t->n_frames = m->n_frames;
     for (size_t i = 0; i < m->n_frames; i++) {
@@ -72,10 +73,18 @@ static void gateway_msg(void *ctx, hub_peer *p, const struct wire_msg *m)
 static void open_serve(struct bench *t, char *gateway)
 {
     static char bind[] = "tcp://127.0.0.1:*", level[] = "error";
-    struct cache_options o = {
-        .redis = t->redis.address, .redis_timeout_ms = 400, .ram_bytes = 8 << 20, .result_ttl_s = 100, .files_quota_bytes = 1000,
-        .files_quota_count = 10, .files_silent_ms = 60000, .slots = 64, .bind = bind, .gateways = gateway, .log_level = level,
-        .drain_ms = 1000};
+    struct cache_options o = {.redis = t->redis.address,
+                              .redis_timeout_ms = 400,
+                              .ram_bytes = 8 << 20,
+                              .result_ttl_s = 100,
+                              .files_quota_bytes = 1000,
+                              .files_quota_count = 10,
+                              .files_silent_ms = 60000,
+                              .slots = 64,
+                              .bind = bind,
+                              .gateways = gateway,
+                              .log_level = level,
+                              .drain_ms = 1000};
     struct why w = {0};
     if (cache_serve_new(t->l, &o, &t->serve, &w) < 0)
         fail_msg("%s: %s", w.field, w.text);
@@ -90,13 +99,15 @@ static void bench_make(struct bench *t)
     redis_start(&t->redis, "", "0");
     t->b = make_bus(t->l);
     r.service = gateway;
-    struct hub_config hc = {.endpoint = ANY_PORT, .ready = &r, .ctx = t, .up = gateway_up, .msg = gateway_msg};
+    struct hub_config hc = {
+        .endpoint = ANY_PORT, .ready = &r, .ctx = t, .up = gateway_up, .msg = gateway_msg};
     assert_int_equal(hub_new(t->b, t->l, &hc, &t->gateway, NULL), 0);
     char gateways[300];
     snprintf(gateways, sizeof gateways, "%s", hub_endpoint(t->gateway));
     open_serve(t, gateways);
     r.service = service;
-    struct links_config lc = {.targets = cache_serve_endpoint(t->serve), .ready = &r, .ctx = t, .msg = link_msg};
+    struct links_config lc = {
+        .targets = cache_serve_endpoint(t->serve), .ready = &r, .ctx = t, .msg = link_msg};
     assert_int_equal(links_new(t->b, t->l, &lc, &t->links, NULL), 0);
     t->direct = make_store(t->l, t->redis.address, 2000);
     TURN_UNTIL(t->l, links_n_up(t->links) == 1 && t->cache_at_gateway && store_up(t->direct));
@@ -124,7 +135,8 @@ static int request(struct bench *t, const Nunchi__CacheRequest *q, slice frame)
     buf body = {0};
     pb_pack(&q->base, &body);
     struct call call = {.peer = link_id(k), .done = on_done, .ctx = t};
-    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = calls_open(t->calls, 0, &call)}, .body = buf_slice(&body)};
+    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = calls_open(t->calls, 0, &call)},
+                         .body = buf_slice(&body)};
     if (frame.p)
         m.frames[m.n_frames++] = frame;
     int before = t->n;
@@ -149,7 +161,8 @@ static struct digest digest_named(const char *name)
     return digest_of(slice_str(""), slice_str(name));
 }
 
-static int put(struct bench *t, Nunchi__Space space, slice tenant, const char *name, slice value, slice owner)
+static int put(struct bench *t, Nunchi__Space space, slice tenant, const char *name, slice value,
+               slice owner)
 {
     struct digest d = digest_named(name);
     Nunchi__BlobKey k = key_of(space, tenant, &d);
@@ -187,7 +200,8 @@ static int get(struct bench *t, Nunchi__Space space, slice tenant, const char *n
 
 static void wait_for_store(struct bench *t)
 {
-    TURN_UNTIL(t->l, get(t, NUNCHI__SPACE__RESULT, TENANT, "there?") >= 0 && !t->reply->values->degraded);
+    TURN_UNTIL(t->l,
+               get(t, NUNCHI__SPACE__RESULT, TENANT, "there?") >= 0 && !t->reply->values->degraded);
 }
 
 /* A second service on the same Redis has none of the first one's memory. */
@@ -202,7 +216,8 @@ static void forget_memory(struct bench *t)
     Nunchi__Ready r;
     nunchi__ready__init(&r);
     r.service = service;
-    struct links_config lc = {.targets = cache_serve_endpoint(t->serve), .ready = &r, .ctx = t, .msg = link_msg};
+    struct links_config lc = {
+        .targets = cache_serve_endpoint(t->serve), .ready = &r, .ctx = t, .msg = link_msg};
     assert_int_equal(links_new(t->b, t->l, &lc, &t->links, NULL), 0);
     TURN_UNTIL(t->l, links_n_up(t->links) == 1);
     wait_for_store(t);
@@ -214,7 +229,8 @@ static void bench_open(struct bench *t)
     wait_for_store(t);
 }
 
-static char file_id[] = "file-0123456789abcdef0123456789abcdef", second_id[] = "file-1123456789abcdef0123456789abcdef";
+static char file_id[] = "file-0123456789abcdef0123456789abcdef",
+            second_id[] = "file-1123456789abcdef0123456789abcdef";
 
 static int file_put(struct bench *t, char *id, uint64_t bytes)
 {
@@ -262,7 +278,8 @@ static int file_delete(struct bench *t, char *id)
     return request(t, &q, (slice){0});
 }
 
-static int file_progress(struct bench *t, char *id, Nunchi__FileRecord__Status status, slice content)
+static int file_progress(struct bench *t, char *id, Nunchi__FileRecord__Status status,
+                         slice content)
 {
     Nunchi__FileProgress p;
     Nunchi__CacheRequest q;
@@ -291,14 +308,17 @@ static size_t file_count(struct bench *t)
     return t->reply->files->n_files;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------ */
+/* ---- values
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void answers_are_remembered(void **state UNUSED)
 {
     struct bench t;
     bench_open(&t);
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "q"), 0);
-    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "q", SLICE_LIT("answer"), slice_str("")), 0);
+    assert_int_equal(
+        put(&t, NUNCHI__SPACE__RESULT, TENANT, "q", SLICE_LIT("answer"), slice_str("")), 0);
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "q"), 1);
     assert_true(slice_eq_str(buf_slice(&t.frames[0]), "answer"));
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, OTHER_TENANT, "q"), 0);
@@ -336,8 +356,10 @@ static void requests_that_are_refused(void **state UNUSED)
     assert_int_equal(get(&t, (Nunchi__Space)77, TENANT, "k"), ERR_UNSUPPORTED);
     assert_int_equal(get(&t, NUNCHI__SPACE__SPACE_NONE, TENANT, "k"), ERR_INVALID);
     assert_int_equal(get(&t, NUNCHI__SPACE__NOTES, SLICE_LIT("short"), "k"), ERR_INVALID);
-    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "k", (slice){0}, slice_str("")), ERR_INVALID); /* no value */
-    assert_int_equal(put(&t, NUNCHI__SPACE__NOTES, TENANT, "k", SLICE_LIT("v"), slice_str("")), ERR_INVALID); /* no owner */
+    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "k", (slice){0}, slice_str("")),
+                     ERR_INVALID); /* no value */
+    assert_int_equal(put(&t, NUNCHI__SPACE__NOTES, TENANT, "k", SLICE_LIT("v"), slice_str("")),
+                     ERR_INVALID); /* no owner */
     assert_string_equal(t.why.field, "owner");
     Nunchi__BlobGet g;
     nunchi__blob_get__init(&g);
@@ -371,7 +393,9 @@ static void many_large_values(void **state UNUSED)
     for (int i = 0; i < 20; i++) {
         snprintf(name, sizeof name, "%d", i);
         value[0] = (char)i;
-        assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, name, (slice){value, sizeof value}, slice_str("")), 0);
+        assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, name, (slice){value, sizeof value},
+                             slice_str("")),
+                         0);
         d[i] = digest_named(name);
         keys[i] = key_of(NUNCHI__SPACE__RESULT, TENANT, &d[i]);
         list[i] = &keys[i];
@@ -401,8 +425,10 @@ static void a_poisoned_store(void **state UNUSED)
     struct bench t;
     struct answer a = {0};
     bench_open(&t);
-    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "a", SLICE_LIT("answer a"), slice_str("")), 0);
-    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "b", SLICE_LIT("answer b"), slice_str("")), 0);
+    assert_int_equal(
+        put(&t, NUNCHI__SPACE__RESULT, TENANT, "a", SLICE_LIT("answer a"), slice_str("")), 0);
+    assert_int_equal(
+        put(&t, NUNCHI__SPACE__RESULT, TENANT, "b", SLICE_LIT("answer b"), slice_str("")), 0);
     struct digest d = digest_named("a"), e = digest_named("b");
     char hex_a[65], hex_b[65], tenant[65], name_a[200], name_b[200];
     hex_encode(d.b, 32, hex_a);
@@ -411,23 +437,27 @@ static void a_poisoned_store(void **state UNUSED)
     snprintf(name_a, sizeof name_a, "nunchi:1:b1:%s:%s", tenant, hex_a);
     snprintf(name_b, sizeof name_b, "nunchi:1:b1:%s:%s", tenant, hex_b);
     forget_memory(&t);
-    assert_int_equal(ASK(t.l, t.direct, &a, "SETRANGE", name_a, "200", "X"), 0); /* longer, another byte */
+    assert_int_equal(ASK(t.l, t.direct, &a, "SETRANGE", name_a, "200", "X"),
+                     0); /* longer, another byte */
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "a"), 0);
     assert_int_equal(ASK(t.l, t.direct, &a, "EXISTS", name_a), 0);
-    assert_int_equal(a.number, 0); /* and it is gone */
+    assert_int_equal(a.number, 0);                                         /* and it is gone */
     assert_int_equal(ASK(t.l, t.direct, &a, "RENAME", name_b, name_a), 0); /* swapped */
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "a"), 0);
     assert_int_equal(ASK(t.l, t.direct, &a, "SADD", name_b, "of another kind"), 0);
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "b"), 0);
     assert_int_equal(ASK(t.l, t.direct, &a, "SET", name_a, ""), 0);
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "a"), 0);
-    assert_int_equal(ASK(t.l, t.direct, &a, "SETRANGE", name_a, "5000000", "X"), 0); /* larger than any value */
+    assert_int_equal(ASK(t.l, t.direct, &a, "SETRANGE", name_a, "5000000", "X"),
+                     0); /* larger than any value */
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "a"), 0);
     buf_clear(&a.bytes);
     bench_close(&t);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static void the_life_of_a_file(void **state UNUSED)
 {
@@ -440,10 +470,13 @@ static void the_life_of_a_file(void **state UNUSED)
     assert_int_equal(file_put(&t, second_id, 401), ERR_TOO_BIG);
     assert_int_equal(file_put(&t, second_id, 400), 0);
     assert_int_equal(file_count(&t), 2);
-    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__UPLOADED, CONTENT_A), 0);
+    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__UPLOADED, CONTENT_A),
+                     0);
     assert_int_equal(put(&t, NUNCHI__SPACE__NOTES, TENANT, "notes", SLICE_LIT("n"), CONTENT_A), 0);
-    assert_int_equal(put(&t, NUNCHI__SPACE__FRAME, TENANT, "frame", SLICE_LIT("jpeg"), CONTENT_A), 0);
-    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A), 0);
+    assert_int_equal(put(&t, NUNCHI__SPACE__FRAME, TENANT, "frame", SLICE_LIT("jpeg"), CONTENT_A),
+                     0);
+    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A),
+                     0);
     forget_memory(&t); /* durable */
     assert_int_equal(file_get(&t, TENANT, file_id), 0);
     assert_int_equal(t.reply->file->status, NUNCHI__FILE_RECORD__STATUS__PROCESSED);
@@ -457,12 +490,14 @@ static void the_life_of_a_file(void **state UNUSED)
     assert_int_equal(get(&t, NUNCHI__SPACE__FRAME, TENANT, "frame"), 0);
     assert_int_equal(file_delete(&t, file_id), 0);
     assert_false(t.reply->done->existed);
-    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A), ERR_NOT_FOUND);
+    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A),
+                     ERR_NOT_FOUND);
     assert_int_equal(file_count(&t), 1);
     bench_close(&t);
 }
 
-/* Two files of one video, and a frame that two videos share: each stays until the last that needs it is gone. */
+/* Two files of one video, and a frame that two videos share: each stays until the last that needs
+ * it is gone. */
 static void what_is_shared_stays(void **state UNUSED)
 {
     struct bench t;
@@ -470,24 +505,32 @@ static void what_is_shared_stays(void **state UNUSED)
     bench_open(&t);
     assert_int_equal(file_put(&t, file_id, 1), 0);
     assert_int_equal(file_put(&t, second_id, 1), 0);
-    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A), 0);
-    assert_int_equal(file_progress(&t, second_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A), 0);
+    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A),
+                     0);
+    assert_int_equal(
+        file_progress(&t, second_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_A), 0);
     assert_int_equal(put(&t, NUNCHI__SPACE__NOTES, TENANT, "notes", SLICE_LIT("n"), CONTENT_A), 0);
-    assert_int_equal(put(&t, NUNCHI__SPACE__FRAME, TENANT, "black", SLICE_LIT("jpeg"), CONTENT_A), 0);
-    assert_int_equal(put(&t, NUNCHI__SPACE__FRAME, TENANT, "black", SLICE_LIT("jpeg"), CONTENT_B), 0);
+    assert_int_equal(put(&t, NUNCHI__SPACE__FRAME, TENANT, "black", SLICE_LIT("jpeg"), CONTENT_A),
+                     0);
+    assert_int_equal(put(&t, NUNCHI__SPACE__FRAME, TENANT, "black", SLICE_LIT("jpeg"), CONTENT_B),
+                     0);
     assert_int_equal(file_delete(&t, file_id), 0);
     assert_int_equal(get(&t, NUNCHI__SPACE__NOTES, TENANT, "notes"), 1);
     assert_int_equal(file_delete(&t, second_id), 0);
     assert_int_equal(get(&t, NUNCHI__SPACE__NOTES, TENANT, "notes"), 0);
-    assert_int_equal(get(&t, NUNCHI__SPACE__FRAME, TENANT, "black"), 1); /* the other video has it too */
+    assert_int_equal(get(&t, NUNCHI__SPACE__FRAME, TENANT, "black"),
+                     1); /* the other video has it too */
     assert_int_equal(file_put(&t, file_id, 1), 0);
-    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_B), 0);
+    assert_int_equal(file_progress(&t, file_id, NUNCHI__FILE_RECORD__STATUS__PROCESSED, CONTENT_B),
+                     0);
     assert_int_equal(file_delete(&t, file_id), 0);
     assert_int_equal(get(&t, NUNCHI__SPACE__FRAME, TENANT, "black"), 0);
     forget_memory(&t);
     assert_int_equal(get(&t, NUNCHI__SPACE__FRAME, TENANT, "black"), 0);
     assert_int_equal(ASK(t.l, t.direct, &a, "DBSIZE"), 0);
-    assert_true(a.number <= 2); /* the list of tenants and the empty shelf with its version: nothing else stays */
+    assert_true(
+        a.number <=
+        2); /* the list of tenants and the empty shelf with its version: nothing else stays */
     buf_clear(&a.bytes);
     bench_close(&t);
 }
@@ -519,9 +562,14 @@ static void two_at_once(void **state UNUSED)
         buf body = {0};
         pb_pack(&q.base, &body);
         bool by_gateway = i % 2;
-        struct call call = {.peer = by_gateway ? hub_peer_id(t.cache_at_gateway) : link_id(k), .done = on_done, .ctx = &t};
-        struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = calls_open(t.calls, 0, &call)}, .body = buf_slice(&body)};
-        assert_int_equal(by_gateway ? hub_send(t.gateway, t.cache_at_gateway, &m) : link_send(k, &m), 0);
+        struct call call = {.peer = by_gateway ? hub_peer_id(t.cache_at_gateway) : link_id(k),
+                            .done = on_done,
+                            .ctx = &t};
+        struct wire_msg m = {
+            .head = {.type = WIRE_REQUEST, .request = calls_open(t.calls, 0, &call)},
+            .body = buf_slice(&body)};
+        assert_int_equal(
+            by_gateway ? hub_send(t.gateway, t.cache_at_gateway, &m) : link_send(k, &m), 0);
         buf_clear(&body);
     }
     TURN_UNTIL(t.l, t.n == before + 12);
@@ -529,7 +577,9 @@ static void two_at_once(void **state UNUSED)
     bench_close(&t);
 }
 
-/* ---- Redis away ----------------------------------------------------------------------------------------------------------- */
+/* ---- Redis away
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void while_redis_is_away(void **state UNUSED)
 {
@@ -543,9 +593,11 @@ static void while_redis_is_away(void **state UNUSED)
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "a"), 1); /* memory */
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "b"), 0);
     assert_true(t.reply->values->degraded);
-    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "b", SLICE_LIT("y"), slice_str("")), 0); /* dropped below memory */
+    assert_int_equal(put(&t, NUNCHI__SPACE__RESULT, TENANT, "b", SLICE_LIT("y"), slice_str("")),
+                     0); /* dropped below memory */
     assert_int_equal(get(&t, NUNCHI__SPACE__RESULT, TENANT, "b"), 1);
-    assert_int_equal(put(&t, NUNCHI__SPACE__NOTES, TENANT, "n", SLICE_LIT("y"), CONTENT_A), ERR_UNAVAILABLE); /* a promise that cannot be kept */
+    assert_int_equal(put(&t, NUNCHI__SPACE__NOTES, TENANT, "n", SLICE_LIT("y"), CONTENT_A),
+                     ERR_UNAVAILABLE); /* a promise that cannot be kept */
     assert_int_equal(get(&t, NUNCHI__SPACE__NOTES, TENANT, "n"), 0);
     assert_int_equal(file_get(&t, TENANT, file_id), ERR_UNAVAILABLE);
     assert_int_equal(file_put(&t, second_id, 1), ERR_UNAVAILABLE);
@@ -563,26 +615,34 @@ static void while_redis_is_away(void **state UNUSED)
     bench_close(&t);
 }
 
-/* ---- sweeping, on the core itself with the clock in our hand ---------------------------------------------------------------- */
+/* ---- sweeping, on the core itself with the clock in our hand
+ * ---------------------------------------------------------------- */
 
-static int send_direct(void *ctx, enum store_line line, const slice *argv, size_t n, store_fn fn, void *fn_ctx)
+static int send_direct(void *ctx, enum store_line line, const slice *argv, size_t n, store_fn fn,
+                       void *fn_ctx)
 {
     return store_send(ctx, line, argv, n, fn, fn_ctx);
 }
-static void core_done(void *ctx, const struct cache_asker *to UNUSED, const Nunchi__CacheReply *r, const slice *frames UNUSED, size_t n)
+static void core_done(void *ctx, const struct cache_asker *to UNUSED, const Nunchi__CacheReply *r,
+                      const slice *frames UNUSED, size_t n)
 {
     *(int *)ctx = r->op_case == NUNCHI__CACHE_REPLY__OP_VALUES ? 100 + (int)n : 1;
 }
-static void core_failed(void *ctx, const struct cache_asker *to UNUSED, int err, const struct why *w UNUSED)
+static void core_failed(void *ctx, const struct cache_asker *to UNUSED, int err,
+                        const struct why *w UNUSED)
 {
     *(int *)ctx = err;
 }
 
-static int core_ask(loop *l, cache_core *c, int *result, const Nunchi__CacheRequest *q, slice frame, uint64_t now_ms)
+static int core_ask(loop *l, cache_core *c, int *result, const Nunchi__CacheRequest *q, slice frame,
+                    uint64_t now_ms)
 {
     buf body = {0};
     pb_pack(&q->base, &body);
-    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = 1}, .body = buf_slice(&body), .frames = {frame}, .n_frames = frame.p ? 1 : 0};
+    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = 1},
+                         .body = buf_slice(&body),
+                         .frames = {frame},
+                         .n_frames = frame.p ? 1 : 0};
     *result = 0;
     cache_core_request(c, 1, &m, now_ms);
     TURN_UNTIL(l, *result != 0);
@@ -598,7 +658,8 @@ static void what_has_expired_is_swept(void **state UNUSED)
     redis_start(&redis, "", "0");
     loop *l = loop_new();
     store *s = make_store(l, redis.address, 2000);
-    struct cache_limits lim = {.files = {.quota_bytes = 100, .quota_count = 10, .silent_ms = 1000}, .result_ttl_s = 10};
+    struct cache_limits lim = {.files = {.quota_bytes = 100, .quota_count = 10, .silent_ms = 1000},
+                               .result_ttl_s = 10};
     struct cache_store st = {.ctx = s, .send = send_direct};
     struct cache_out out = {.ctx = &result, .done = core_done, .failed = core_failed};
     cache_core *c = cache_core_new(&lim, &st, &out);
@@ -652,7 +713,9 @@ static void what_has_expired_is_swept(void **state UNUSED)
     assert_int_equal(cache_core_counts(c).files_expired, 1);
     assert_int_equal(core_ask(l, c, &result, &q, (slice){0}, now + 10 * hour), 100);
 
-    cache_core_sweep(c, now + 11 * hour); /* a sweep that Redis leaves in the lurch ends, and the next one works */
+    cache_core_sweep(
+        c,
+        now + 11 * hour); /* a sweep that Redis leaves in the lurch ends, and the next one works */
     redis_kill(&redis);
     TURN_UNTIL(l, cache_core_idle(c));
     store_free(s);
@@ -669,7 +732,8 @@ static void nobody_waits(void **state UNUSED)
     redis_start(&redis, "", "0");
     loop *l = loop_new();
     store *s = make_store(l, redis.address, 2000);
-    struct cache_limits lim = {.files = {.quota_bytes = 100, .quota_count = 10, .silent_ms = 1000}, .result_ttl_s = 10};
+    struct cache_limits lim = {.files = {.quota_bytes = 100, .quota_count = 10, .silent_ms = 1000},
+                               .result_ttl_s = 10};
     struct cache_store st = {.ctx = s, .send = send_direct};
     struct cache_out out = {.ctx = &result, .done = core_done, .failed = core_failed};
     cache_core *c = cache_core_new(&lim, &st, &out);
@@ -713,11 +777,16 @@ int main(void)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers_are_remembered), cmocka_unit_test(requests_that_are_refused),
-        cmocka_unit_test(many_large_values),      cmocka_unit_test(a_poisoned_store),
-        cmocka_unit_test(the_life_of_a_file),     cmocka_unit_test(what_is_shared_stays),
-        cmocka_unit_test(two_at_once),            cmocka_unit_test(while_redis_is_away),
-        cmocka_unit_test(what_has_expired_is_swept), cmocka_unit_test(nobody_waits),
+        cmocka_unit_test(answers_are_remembered),
+        cmocka_unit_test(requests_that_are_refused),
+        cmocka_unit_test(many_large_values),
+        cmocka_unit_test(a_poisoned_store),
+        cmocka_unit_test(the_life_of_a_file),
+        cmocka_unit_test(what_is_shared_stays),
+        cmocka_unit_test(two_at_once),
+        cmocka_unit_test(while_redis_is_away),
+        cmocka_unit_test(what_has_expired_is_swept),
+        cmocka_unit_test(nobody_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

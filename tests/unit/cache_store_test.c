@@ -18,7 +18,8 @@ static void commands_and_answers(void **state UNUSED)
     assert_int_equal(a.number, 2);
     assert_int_equal(ASK(l, s, &a, "SMEMBERS", "set"), 0);
     assert_int_equal(a.list_n, 2);
-    assert_int_equal(ASK(l, s, &a, "GET", "set"), ERR_INVALID); /* of another kind: this command's fault */
+    assert_int_equal(ASK(l, s, &a, "GET", "set"),
+                     ERR_INVALID); /* of another kind: this command's fault */
     assert_true(store_up(s));
     buf_clear(&a.bytes);
     store_free(s);
@@ -36,9 +37,11 @@ static void a_megabyte_each_way(void **state UNUSED)
     TURN_UNTIL(l, store_up(s));
     static char value[1 << 20];
     random_bytes(value, sizeof value);
-    const slice set[] = {SLICE_LIT("SET"), SLICE_LIT("big"), {value, sizeof value}}, get[] = {SLICE_LIT("GET"), SLICE_LIT("big")};
+    const slice set[] = {SLICE_LIT("SET"), SLICE_LIT("big"), {value, sizeof value}},
+                get[] = {SLICE_LIT("GET"), SLICE_LIT("big")};
     assert_int_equal(store_send(s, STORE_BULK, set, 3, on_answer, &a), 0);
-    assert_int_equal(store_send(s, STORE_BULK, get, 2, on_answer, &a), 0); /* in order, both under way */
+    assert_int_equal(store_send(s, STORE_BULK, get, 2, on_answer, &a),
+                     0); /* in order, both under way */
     TURN_UNTIL(l, a.n == 2);
     assert_int_equal(a.bytes.n, sizeof value);
     assert_memory_equal(a.bytes.p, value, sizeof value);
@@ -209,9 +212,14 @@ int main(void)
     log_init("test", LOG_ERROR, 2);
     const struct CMUnitTest without[] = {cmocka_unit_test(addresses)};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(commands_and_answers), cmocka_unit_test(a_megabyte_each_way), cmocka_unit_test(away_and_back),
-        cmocka_unit_test(slow),                 cmocka_unit_test(full),                cmocka_unit_test(a_queue_with_an_end),
-        cmocka_unit_test(a_password_over_tcp),  cmocka_unit_test(addresses),
+        cmocka_unit_test(commands_and_answers),
+        cmocka_unit_test(a_megabyte_each_way),
+        cmocka_unit_test(away_and_back),
+        cmocka_unit_test(slow),
+        cmocka_unit_test(full),
+        cmocka_unit_test(a_queue_with_an_end),
+        cmocka_unit_test(a_password_over_tcp),
+        cmocka_unit_test(addresses),
     };
     if (!redis_installed()) {
         fprintf(stderr, "SKIPPED: redis-server is not installed\n");

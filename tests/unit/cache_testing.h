@@ -1,4 +1,5 @@
-/* A real redis-server of our own, on a unix socket in a temp folder; started, stopped, killed by the test. */
+/* A real redis-server of our own, on a unix socket in a temp folder; started, stopped, killed by
+ * the test. */
 #ifndef NUNCHI_CACHE_TESTING_H
 #define NUNCHI_CACHE_TESTING_H
 
@@ -29,8 +30,8 @@ static inline void redis_start(struct redis *r, const char *password, const char
     int null = open("/dev/null", O_RDWR);
     dup2(null, 1);
     dup2(null, 2);
-    execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", r->socket, "--save", "", "--dir",
-           r->dir, "--requirepass", password, (char *)NULL);
+    execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket",
+           r->socket, "--save", "", "--dir", r->dir, "--requirepass", password, (char *)NULL);
     _exit(127);
 }
 

@@ -11,7 +11,7 @@ struct seen {
     size_t body_n, n_frames, frame_n;
     char route[256];
     size_t route_n;
-    bool echo; /* send it back */
+    bool echo;       /* send it back */
     bus_sock *close; /* in the callback */
 };
 
@@ -41,7 +41,8 @@ static slice route_of(const struct seen *s)
 
 static struct wire_msg hello(void)
 {
-    return (struct wire_msg){.head = {.type = WIRE_REQUEST, .request = 5}, .body = SLICE_LIT("hello")};
+    return (struct wire_msg){.head = {.type = WIRE_REQUEST, .request = 5},
+                             .body = SLICE_LIT("hello")};
 }
 
 static bus_sock *bound(bus *b, const char *endpoint, struct seen *seen)
@@ -173,7 +174,8 @@ static void full_queue(void **state UNUSED)
     loop_free(l);
 }
 
-/* In the child: a client that says hello, and ends well when an answer has come and some rounds have passed. */
+/* In the child: a client that says hello, and ends well when an answer has come and some rounds
+ * have passed. */
 static _Noreturn void client_process(int endpoint_fd)
 {
     char endpoint[300] = {0};
@@ -205,9 +207,10 @@ static pid_t fork_client(int *endpoint_fd)
     return pid;
 }
 
-/* The kernel goes on taking bytes for a stopped process, so sends succeed up to the queue's end and no further (that it is
- * gone is what the protocol's heartbeats say: wire_session_test). Resumed, with more waiting than its own high-water mark and
- * the connection lost, it lives: libzmq's heartbeats would abort it here. */
+/* The kernel goes on taking bytes for a stopped process, so sends succeed up to the queue's end and
+ * no further (that it is gone is what the protocol's heartbeats say: wire_session_test). Resumed,
+ * with more waiting than its own high-water mark and the connection lost, it lives: libzmq's
+ * heartbeats would abort it here. */
 static void frozen_peer(void **state UNUSED)
 {
     int endpoint_fd, status = -1;
@@ -248,7 +251,8 @@ static void oversized(void **state UNUSED)
     static char bulk[WIRE_FRAME_MAX + 1];
     m.frames[0] = (slice){bulk, sizeof bulk};
     m.n_frames = 1;
-    assert_int_equal(bus_send(client, slice_str(""), &m), ERR_TOO_BIG); /* before anything is sent */
+    assert_int_equal(bus_send(client, slice_str(""), &m),
+                     ERR_TOO_BIG); /* before anything is sent */
     int raw = raw_connect(bus_endpoint(server));
     static const unsigned char terabyte[9] = {2, 0, 0, 1, 0, 0, 0, 0, 0};
     raw_write(raw, terabyte, sizeof terabyte);
@@ -276,8 +280,8 @@ static void malformed(void **state UNUSED)
     bus_sock *server = bound(b, ANY_PORT, &seen);
     int raw = raw_connect(bus_endpoint(server));
     static char space[WIRE_BODY_MAX];
-    raw_frame(raw, "", 0, false);   /* one empty part */
-    raw_head(raw, WIRE_READY, false); /* no body */
+    raw_frame(raw, "", 0, false);                 /* one empty part */
+    raw_head(raw, WIRE_READY, false);             /* no body */
     raw_frame(raw, space, WIRE_HEAD_BYTES, true); /* no magic */
     raw_frame(raw, "", 0, false);
     raw_head(raw, WIRE_READY, true); /* a control message with a large body */
@@ -303,8 +307,8 @@ static void malformed(void **state UNUSED)
     loop_free(l);
 }
 
-/* Sends swallow the edge of what came in, and one reading of the events clears the descriptor. A lost wake-up leaves this
- * test asleep until the alarm. */
+/* Sends swallow the edge of what came in, and one reading of the events clears the descriptor. A
+ * lost wake-up leaves this test asleep until the alarm. */
 static void no_wakeup_is_lost(void **state UNUSED)
 {
     enum { ROUNDS = 400, BURST = 40 };
@@ -350,15 +354,18 @@ static void closing_inside_a_callback(void **state UNUSED)
     loop_free(l);
 }
 
-/* ---- leaving loopback, keys ------------------------------------------------------------------------------------------- */
+/* ---- leaving loopback, keys
+ * ------------------------------------------------------------------------------------------- */
 
 static void local_endpoints(void **state UNUSED)
 {
-    static const char *const local[] = {"tcp://127.0.0.1:1", "tcp://127.8.9.1:*", "tcp://localhost:5",
-                                        "tcp://[::1]:5", "ipc:///run/x", "inproc://x"};
-    static const char *const far[] = {"tcp://0.0.0.0:1",       "tcp://*:1",        "tcp://10.0.0.1:1", "tcp://[::]:1",
-                                      "tcp://127.0.0.1.evil:1", "tcp://eth0:1",     "tcp://128.0.0.1:1", "udp://127.0.0.1:1",
-                                      "tcp://127.0.0.1",       "tcp://gateway:1",  "tcp://:1",          ""};
+    static const char *const local[] = {"tcp://127.0.0.1:1", "tcp://127.8.9.1:*",
+                                        "tcp://localhost:5", "tcp://[::1]:5",
+                                        "ipc:///run/x",      "inproc://x"};
+    static const char *const far[] = {
+        "tcp://0.0.0.0:1",        "tcp://*:1",       "tcp://10.0.0.1:1",  "tcp://[::]:1",
+        "tcp://127.0.0.1.evil:1", "tcp://eth0:1",    "tcp://128.0.0.1:1", "udp://127.0.0.1:1",
+        "tcp://127.0.0.1",        "tcp://gateway:1", "tcp://:1",          ""};
     for (size_t i = 0; i < ARRAY_LEN(local); i++)
         assert_true(bus_endpoint_is_local(local[i]));
     for (size_t i = 0; i < ARRAY_LEN(far); i++)
@@ -426,7 +433,8 @@ static bus *curve_bus(loop *l, const char *pair, const char *allow, const char *
 {
     bus *b;
     struct why w = {0};
-    struct bus_config cfg = {.secret_key_file = pair, .allow_file = allow, .server_key = server_key};
+    struct bus_config cfg = {
+        .secret_key_file = pair, .allow_file = allow, .server_key = server_key};
     if (bus_new(l, &cfg, &b, &w) < 0)
         fail_msg("%s: %s", w.field, w.text);
     return b;
@@ -505,7 +513,8 @@ static void key_settings_are_checked(void **state UNUSED)
     struct why w;
     char missing[300];
     snprintf(missing, sizeof missing, "%s/none", k.dir);
-    struct bus_config no_file = {.secret_key_file = missing}, no_pair = {.allow_file = k.allow_file},
+    struct bus_config no_file = {.secret_key_file = missing},
+                      no_pair = {.allow_file = k.allow_file},
                       bad_pair = {.secret_key_file = k.allow_file},
                       bad_key = {.secret_key_file = k.server_file, .server_key = "short"};
     assert_int_equal(bus_new(l, &no_file, &b, &w), ERR_IO);

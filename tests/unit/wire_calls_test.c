@@ -1,4 +1,5 @@
-/* Calls that are open: answered once, fenced by peer and attempt, ended by deadlines and lost peers. */
+/* Calls that are open: answered once, fenced by peer and attempt, ended by deadlines and lost
+ * peers. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -45,7 +46,8 @@ static void done_once(void **state UNUSED)
 {
     calls *c = calls_new();
     struct seen s = {.c = c};
-    uint64_t id = calls_open(c, 0, &(struct call){.peer = 7, .done = on_done, .chunk = on_chunk, .ctx = &s});
+    uint64_t id =
+        calls_open(c, 0, &(struct call){.peer = 7, .done = on_done, .chunk = on_chunk, .ctx = &s});
     uint64_t other = calls_open(c, 0, &(struct call){.peer = 7, .done = on_done, .ctx = &s});
     assert_true(id != 0 && id != other);
     assert_int_equal(calls_open_count(c), 2);
@@ -125,8 +127,13 @@ static void deadlines(void **state UNUSED)
     struct seen s = {.c = c}, quiet = {.c = c};
     assert_true(calls_tick(c, 0) == UINT64_MAX);
     calls_open(c, 1000, &(struct call){.peer = 1, .timeout_ms = 50, .done = on_done, .ctx = &s});
-    uint64_t id = calls_open(
-        c, 1000, &(struct call){.peer = 1, .silence_ms = 20, .timeout_ms = 100, .done = on_done, .chunk = on_chunk, .ctx = &quiet});
+    uint64_t id = calls_open(c, 1000,
+                             &(struct call){.peer = 1,
+                                            .silence_ms = 20,
+                                            .timeout_ms = 100,
+                                            .done = on_done,
+                                            .chunk = on_chunk,
+                                            .ctx = &quiet});
     assert_true(calls_tick(c, 1000) == 1000 + 20 * MS);
     assert_true(answer(c, 1000 + 15 * MS, 1, id, WIRE_CHUNK, slice_str("")));
     calls_tick(c, 1000 + 30 * MS);

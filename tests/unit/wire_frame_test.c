@@ -15,7 +15,8 @@ static const struct wire_head full = {
     .request = UINT64_C(0x0102030405060708),
     .attempt = 0x090a0b0c,
     .sequence = 0x0d0e0f10,
-    .trace = {0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e, 0x2f},
+    .trace = {0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d,
+              0x2e, 0x2f},
     .span = {0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37},
 };
 
@@ -90,17 +91,21 @@ static void types_have_names(void **state UNUSED)
     assert_string_equal(wire_type_name(10), "?");
 }
 
-/* ---- block hashes --------------------------------------------------------------------------------------------------- */
+/* ---- block hashes
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 #define N 40
-static const char tenant_a[33] = "tenant a tenant a tenant a tenan", tenant_b[33] = "tenant b tenant b tenant b tenan";
+static const char tenant_a[33] = "tenant a tenant a tenant a tenan",
+                  tenant_b[33] = "tenant b tenant b tenant b tenan";
 
 struct hashes {
     struct digest block[N / BLOCK_TOKENS], content;
 };
 
 /* salt_at: before which token the salt is said; -1: never. */
-static struct hashes hash_ids(const char *tenant, const char *model, const char *adapter, int salt_at)
+static struct hashes hash_ids(const char *tenant, const char *model, const char *adapter,
+                              int salt_at)
 {
     struct hashes out;
     blockhash *h = blockhash_new((slice){tenant, 32}, slice_str(model), slice_str(adapter));

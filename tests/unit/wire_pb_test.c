@@ -39,7 +39,8 @@ static void put_bytes(buf *b, unsigned number, const void *p, size_t n)
     buf_put(b, p, n);
 }
 
-static int try_in(const ProtobufCMessageDescriptor *d, slice in, size_t max, size_t budget, size_t *used)
+static int try_in(const ProtobufCMessageDescriptor *d, slice in, size_t max, size_t budget,
+                  size_t *used)
 {
     arena *a = arena_new(budget);
     void *out;
@@ -98,7 +99,8 @@ static void too_many_bytes(void **state UNUSED)
     buf b = {0};
     put_bytes(&b, 1, "model", 5);
     assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), b.n, 0, NULL), 0);
-    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), b.n - 1, 0, NULL), ERR_TOO_BIG);
+    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), b.n - 1, 0, NULL),
+                     ERR_TOO_BIG);
     buf_clear(&b);
 }
 
@@ -119,18 +121,18 @@ static void every_cut_is_refused_or_whole(void **state UNUSED)
 static void malformed_bytes(void **state UNUSED)
 {
     const slice bad[] = {
-        SLICE_LIT("\x07"),                                         /* wire type 7 */
-        SLICE_LIT("\x00\x00"),                                     /* field 0 */
-        SLICE_LIT("\x0b\x0c"),                                     /* group */
-        SLICE_LIT("\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), /* beyond 64 bits */
+        SLICE_LIT("\x07"),                                             /* wire type 7 */
+        SLICE_LIT("\x00\x00"),                                         /* field 0 */
+        SLICE_LIT("\x0b\x0c"),                                         /* group */
+        SLICE_LIT("\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"),     /* beyond 64 bits */
         SLICE_LIT("\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), /* eleven bytes */
         SLICE_LIT("\xff\xff\xff\xff\x7f\x00"),                     /* field number beyond 32 bits */
         SLICE_LIT("\x0a\xff\xff\xff\xff\x0f"),                     /* 4 GiB of name */
         SLICE_LIT("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), /* a length of 64 bits */
         SLICE_LIT("\x08\x01"),                                     /* service as a number */
         SLICE_LIT("\x42\x01x"),                                    /* slots as text */
-        SLICE_LIT("\x3a\x03\x0a\x05x"),                            /* a field that leaves its message */
-        SLICE_LIT("\x0a\x01x\x0a\x01y"),                           /* service twice */
+        SLICE_LIT("\x3a\x03\x0a\x05x"),  /* a field that leaves its message */
+        SLICE_LIT("\x0a\x01x\x0a\x01y"), /* service twice */
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_int_equal(try_ready(bad[i]), ERR_PROTO);
@@ -142,7 +144,8 @@ static void two_of_one_oneof(void **state UNUSED)
     put_bytes(&b, 1, "", 0);
     assert_int_equal(try_in(&nunchi__cache_request__descriptor, bytes_of(&b), MIB, MIB, NULL), 0);
     put_bytes(&b, 3, "", 0);
-    assert_int_equal(try_in(&nunchi__cache_request__descriptor, bytes_of(&b), MIB, MIB, NULL), ERR_PROTO);
+    assert_int_equal(try_in(&nunchi__cache_request__descriptor, bytes_of(&b), MIB, MIB, NULL),
+                     ERR_PROTO);
     buf_clear(&b);
 }
 
@@ -150,7 +153,7 @@ static void text_is_utf8_without_nul(void **state UNUSED)
 {
     const slice good[] = {SLICE_LIT(""), SLICE_LIT("\xeb\x88\x88\xec\xb9\x98")};
     const slice bad[] = {SLICE_LIT("a\0b"), SLICE_LIT("\xff\xfe"), SLICE_LIT("\xed\xa0\x80"),
-                                SLICE_LIT("\xeb\x88")};
+                         SLICE_LIT("\xeb\x88")};
     buf b = {0};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         buf_reset(&b);
@@ -165,7 +168,8 @@ static void text_is_utf8_without_nul(void **state UNUSED)
     buf_clear(&b);
 }
 
-/* Unknown fields on two levels, of every wire type: gone from the result, and lengths still right. */
+/* Unknown fields on two levels, of every wire type: gone from the result, and lengths still right.
+ */
 static void unknown_fields_are_stripped_and_counted(void **state UNUSED)
 {
     buf inner = {0}, b = {0};
@@ -208,7 +212,8 @@ static void a_million_unknown_fields(void **state UNUSED)
     for (int i = 0; i < 1000000; i++)
         buf_put(&b, "\x78\x01", 2); /* field 15, a number */
     size_t used;
-    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, 64 * MIB, &used), ERR_TOO_BIG);
+    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, 64 * MIB, &used),
+                     ERR_TOO_BIG);
     assert_true(used < 4096);
     b.n = (size_t)PB_FIELDS_MAX * 2;
     assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, 64 * MIB, &used), 0);
@@ -222,9 +227,11 @@ static void a_million_empty_messages(void **state UNUSED)
     for (int i = 0; i < 1000000; i++)
         put_bytes(&b, 7, "", 0); /* models */
     size_t used;
-    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, 0, &used), ERR_TOO_BIG);
+    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, 0, &used),
+                     ERR_TOO_BIG);
     b.n = 100000 * 2; /* few enough: then the memory is what ends it */
-    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, MIB, &used), ERR_NOMEM);
+    assert_int_equal(try_in(&nunchi__ready__descriptor, bytes_of(&b), 4 * MIB, MIB, &used),
+                     ERR_NOMEM);
     assert_true(used <= MIB);
     buf_clear(&b);
 }
@@ -238,9 +245,11 @@ static void depth_has_an_end(void **state UNUSED)
     f.descriptor = &d;
     d.fields = &f;
     buf b = {0};
-    for (int i = 0; i < 100000; i++) { /* from the inside out would be quadratic: lengths are the rest of the input */
+    for (int i = 0; i < 100000;
+         i++) { /* from the inside out would be quadratic: lengths are the rest of the input */
         put_tag(&b, 1, 2);
-        buf_put_byte(&b, 0xff), buf_put_byte(&b, 0xff), buf_put_byte(&b, 0xff), buf_put_byte(&b, 0x00);
+        buf_put_byte(&b, 0xff), buf_put_byte(&b, 0xff), buf_put_byte(&b, 0xff),
+            buf_put_byte(&b, 0x00);
     }
     assert_int_equal(try_in(&d, bytes_of(&b), MIB, MIB, NULL), ERR_PROTO);
     buf_clear(&b);
@@ -250,7 +259,8 @@ static void depth_has_an_end(void **state UNUSED)
         put_bytes(&next, 1, nested.p, nested.n);
         buf_reset(&nested);
         buf_put_slice(&nested, buf_slice(&next));
-        /* the fields of the fake message are of the Cancel struct's size: only the scan's verdict matters */
+        /* the fields of the fake message are of the Cancel struct's size: only the scan's verdict
+         * matters */
         if (depth > 16)
             assert_int_equal(try_in(&d, bytes_of(&nested), MIB, MIB, NULL), ERR_PROTO);
     }
@@ -274,12 +284,17 @@ static void packed_numbers(void **state UNUSED)
     assert_int_equal(got->n_ids, ARRAY_LEN(ids));
     assert_memory_equal(got->ids, ids, sizeof ids);
     arena_free(a);
-    assert_int_equal(try_in(&nunchi__choice__descriptor, SLICE_LIT("\x12\x02\x01\xff"), MIB, MIB, NULL), ERR_PROTO);
-    assert_int_equal(try_in(&nunchi__choice__descriptor, SLICE_LIT("\x10\x01\x10\x02"), MIB, MIB, NULL), 0); /* one by one */
+    assert_int_equal(
+        try_in(&nunchi__choice__descriptor, SLICE_LIT("\x12\x02\x01\xff"), MIB, MIB, NULL),
+        ERR_PROTO);
+    assert_int_equal(
+        try_in(&nunchi__choice__descriptor, SLICE_LIT("\x10\x01\x10\x02"), MIB, MIB, NULL),
+        0); /* one by one */
     buf_clear(&b);
 }
 
-/* The schema's rule: no message may contain itself, so the scan's depth is never an honest peer's limit. */
+/* The schema's rule: no message may contain itself, so the scan's depth is never an honest peer's
+ * limit. */
 static size_t depth_of(const ProtobufCMessageDescriptor *d, size_t level)
 {
     assert_true(level < 16);

@@ -1,5 +1,5 @@
-/* hub and links over real sockets: greeting, heartbeats, silence, restarts of either side, several gateways, names with
- * several addresses. */
+/* hub and links over real sockets: greeting, heartbeats, silence, restarts of either side, several
+ * gateways, names with several addresses. */
 #include "tests/unit/wire_testing.h"
 
 #include <dlfcn.h>
@@ -94,12 +94,21 @@ static char gateway_name[] = "gateway", model_name[] = "model";
 static hub *make_hub(bus *b, loop *l, const char *endpoint, struct side *s)
 {
     Nunchi__Ready r = ready_of(gateway_name, 7);
-    struct hub_config cfg = {.endpoint = endpoint, .heartbeat_ms = BEAT_MS, .silent_ms = SILENT_MS, .ready = &r, .ctx = s,
-                             .up = hub_up, .changed = hub_changed, .down = hub_down, .msg = hub_msg, .heartbeat = hub_beat};
+    struct hub_config cfg = {.endpoint = endpoint,
+                             .heartbeat_ms = BEAT_MS,
+                             .silent_ms = SILENT_MS,
+                             .ready = &r,
+                             .ctx = s,
+                             .up = hub_up,
+                             .changed = hub_changed,
+                             .down = hub_down,
+                             .msg = hub_msg,
+                             .heartbeat = hub_beat};
     struct why w = {0};
     hub *h;
     /* right after another process or hub let it go, the address may still be taken for a moment */
-    for (uint64_t end = clock_mono_us() + PATIENCE_US; hub_new(b, l, &cfg, &h, &w) < 0; loop_turn(l, 5000))
+    for (uint64_t end = clock_mono_us() + PATIENCE_US; hub_new(b, l, &cfg, &h, &w) < 0;
+         loop_turn(l, 5000))
         if (clock_mono_us() > end)
             fail_msg("%s", w.text);
     return h;
@@ -108,9 +117,17 @@ static hub *make_hub(bus *b, loop *l, const char *endpoint, struct side *s)
 static links *make_links(bus *b, loop *l, const char *targets, struct side *s)
 {
     Nunchi__Ready r = ready_of(model_name, 3);
-    struct links_config cfg = {.targets = targets, .resolve_ms = 30, .heartbeat_ms = BEAT_MS, .silent_ms = SILENT_MS,
-                               .ready = &r, .ctx = s, .up = link_up, .changed = link_changed, .down = link_down,
-                               .msg = link_msg, .heartbeat = link_beat};
+    struct links_config cfg = {.targets = targets,
+                               .resolve_ms = 30,
+                               .heartbeat_ms = BEAT_MS,
+                               .silent_ms = SILENT_MS,
+                               .ready = &r,
+                               .ctx = s,
+                               .up = link_up,
+                               .changed = link_changed,
+                               .down = link_down,
+                               .msg = link_msg,
+                               .heartbeat = link_beat};
     struct why w = {0};
     links *ls;
     if (links_new(b, l, &cfg, &ls, &w) < 0)
@@ -150,13 +167,15 @@ static void both_come_up(void **state UNUSED)
 {
     struct pair p;
     pair_open(&p);
-    const Nunchi__Ready *of_link = link_ready(p.at_links.link), *of_peer = hub_peer_ready(p.at_hub.peer);
+    const Nunchi__Ready *of_link = link_ready(p.at_links.link),
+                        *of_peer = hub_peer_ready(p.at_hub.peer);
     assert_string_equal(of_link->service, "gateway");
     assert_string_equal(of_peer->service, "model");
     assert_int_equal(of_peer->wire_min, 1);
     assert_int_equal(of_peer->wire_max, 1);
     assert_int_equal(strlen(of_peer->instance), 32);
-    assert_int_equal(hub_peer_heartbeat(p.at_hub.peer)->slots, 3); /* as READY says, until a heartbeat says otherwise */
+    assert_int_equal(hub_peer_heartbeat(p.at_hub.peer)->slots,
+                     3); /* as READY says, until a heartbeat says otherwise */
     assert_int_equal(hub_n_peers(p.h), 1);
     assert_int_equal(links_n_up(p.ls), 1);
     assert_ptr_equal(hub_find(p.h, hub_peer_id(p.at_hub.peer)), p.at_hub.peer);
@@ -165,7 +184,8 @@ static void both_come_up(void **state UNUSED)
     assert_null(hub_next(p.h, p.at_hub.peer));
     p.at_hub.slots = 11;
     p.at_links.slots = 12;
-    TURN_UNTIL(p.l, link_heartbeat(p.at_links.link)->slots == 11 && hub_peer_heartbeat(p.at_hub.peer)->slots == 12);
+    TURN_UNTIL(p.l, link_heartbeat(p.at_links.link)->slots == 11 &&
+                        hub_peer_heartbeat(p.at_hub.peer)->slots == 12);
     pair_close(&p);
 }
 
@@ -262,7 +282,9 @@ static void several_gateways(void **state UNUSED)
     pair_close(&p);
 }
 
-/* ---- strangers ----------------------------------------------------------------------------------------------------------- */
+/* ---- strangers
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 struct stranger {
     int n, type;
@@ -341,7 +363,9 @@ static void a_leaving_peer_stays_until_it_closes(void **state UNUSED)
     TURN_UNTIL(p.l, bus_send(s, slice_str(""), &m) == 0);
     TURN_UNTIL(p.l, p.at_hub.up == 2);
     hub_peer *peer = p.at_hub.peer;
-    m = (struct wire_msg){.head = {.type = WIRE_BYE}, .body = SLICE_LIT("\x0a\x05" "drain")};
+    m = (struct wire_msg){.head = {.type = WIRE_BYE},
+                          .body = SLICE_LIT("\x0a\x05"
+                                            "drain")};
     assert_int_equal(bus_send(s, slice_str(""), &m), 0);
     TURN_UNTIL(p.l, hub_peer_heartbeat(peer)->draining);
     assert_int_equal(hub_peer_heartbeat(peer)->slots, 0);
@@ -356,7 +380,8 @@ static void a_leaving_peer_stays_until_it_closes(void **state UNUSED)
     pair_close(&p);
 }
 
-/* ---- other processes: stopped, killed, started again ------------------------------------------------------------------------ */
+/* ---- other processes: stopped, killed, started again
+ * ------------------------------------------------------------------------ */
 
 static _Noreturn void hub_process(const char *endpoint)
 {
@@ -376,7 +401,8 @@ static _Noreturn void links_process(const char *endpoint)
         loop_turn(l, 100000);
 }
 
-/* A child that waits for *go to be closed, so that it can be forked while this process has no context. */
+/* A child that waits for *go to be closed, so that it can be forked while this process has no
+ * context. */
 static pid_t spawn(void (*fn)(const char *), const char *endpoint, int *go)
 {
     int fds[2];
@@ -412,7 +438,8 @@ static void a_stopped_or_killed_gateway(void **state UNUSED)
     char dir[200], endpoint[300];
     ipc_endpoint(dir, sizeof dir, endpoint, sizeof endpoint);
     int go_first, go_second;
-    pid_t second = spawn(hub_process, endpoint, &go_second), first = spawn(hub_process, endpoint, &go_first);
+    pid_t second = spawn(hub_process, endpoint, &go_second),
+          first = spawn(hub_process, endpoint, &go_first);
     close(go_first);
     loop *l = loop_new();
     bus *b = make_bus(l);
@@ -464,7 +491,9 @@ static void a_stopped_or_killed_worker(void **state UNUSED)
     remove_ipc(dir, endpoint);
 }
 
-/* ---- names -------------------------------------------------------------------------------------------------------------------- */
+/* ---- names
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static int fake_first = 2, fake_n = 2; /* 127.0.0.<first> ...; 0 addresses: the lookup fails */
 static bool fake_hangs;
@@ -473,14 +502,20 @@ static struct addrinfo *fake_address(int last, const char *port, struct addrinfo
 {
     struct addrinfo *i = xcalloc(1, sizeof *i);
     struct sockaddr_in *a = xcalloc(1, sizeof *a);
-    *a = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
+    *a = (struct sockaddr_in){.sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
     a->sin_addr.s_addr = htonl(0x7f000000u + (uint32_t)last);
-    *i = (struct addrinfo){.ai_family = AF_INET, .ai_addr = (struct sockaddr *)(void *)a, .ai_addrlen = sizeof *a, .ai_next = next};
+    *i = (struct addrinfo){.ai_family = AF_INET,
+                           .ai_addr = (struct sockaddr *)(void *)a,
+                           .ai_addrlen = sizeof *a,
+                           .ai_next = next};
     return i;
 }
 
-/* Stands before libc's: the name "nunchi.test" has the addresses above; all others are looked up as ever. */
-int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+/* Stands before libc's: the name "nunchi.test" has the addresses above; all others are looked up as
+ * ever. */
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                struct addrinfo **out)
 {
     if (!host || strcmp(host, "nunchi.test") != 0) {
         union {
@@ -489,7 +524,8 @@ int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints
         } real = {.p = dlsym(RTLD_NEXT, "getaddrinfo")};
         return real.fn(host, port, hints, out);
     }
-    int n = __atomic_load_n(&fake_n, __ATOMIC_ACQUIRE), first = __atomic_load_n(&fake_first, __ATOMIC_ACQUIRE);
+    int n = __atomic_load_n(&fake_n, __ATOMIC_ACQUIRE),
+        first = __atomic_load_n(&fake_first, __ATOMIC_ACQUIRE);
     while (__atomic_load_n(&fake_hangs, __ATOMIC_ACQUIRE))
         usleep(1000);
     if (n == 0)
@@ -535,7 +571,8 @@ static hub *hub_at(bus *b, loop *l, int last, unsigned port, struct side *s)
 static void a_name_with_several_addresses(void **state UNUSED)
 {
     loop *l = loop_new();
-    struct bus_config cfg = {.insecure_network = true}; /* a name is not loopback, whatever it leads to */
+    struct bus_config cfg = {.insecure_network =
+                                 true}; /* a name is not loopback, whatever it leads to */
     struct side at[4] = {{0}}, s = {0};
     bus *b;
     struct why w = {0};
@@ -589,14 +626,16 @@ static void a_lookup_that_hangs(void **state UNUSED)
     links_free(ls);
     bus_free(b);
     __atomic_store_n(&fake_hangs, false, __ATOMIC_RELEASE);
-    usleep(20000); /* the thread ends by itself; for leak checkers it should do so before the program */
+    usleep(20000); /* the thread ends by itself; for leak checkers it should do so before the
+                      program */
     pair_close(&p);
 }
 
 static void targets_are_checked(void **state UNUSED)
 {
-    static const char *const bad[] = {"gateway", "gateway:", ":5", "gateway:0", "gateway:65536", "gateway:http",
-                                      "tcp://", "a/b:5", "::1:5", "http://x:1"};
+    static const char *const bad[] = {"gateway",       "gateway:",     ":5",     "gateway:0",
+                                      "gateway:65536", "gateway:http", "tcp://", "a/b:5",
+                                      "::1:5",         "http://x:1"};
     struct pair p;
     pair_open(&p);
     Nunchi__Ready r = ready_of(model_name, 1);
@@ -607,7 +646,8 @@ static void targets_are_checked(void **state UNUSED)
         assert_int_equal(links_new(p.b, p.l, &cfg, &ls, &w), ERR_INVALID);
     }
     struct links_config far = {.targets = "gateway:5570", .ready = &r};
-    assert_int_equal(links_new(p.b, p.l, &far, &ls, &w), ERR_FORBIDDEN); /* no keys, no word that the network is private */
+    assert_int_equal(links_new(p.b, p.l, &far, &ls, &w),
+                     ERR_FORBIDDEN); /* no keys, no word that the network is private */
     buf many = {0};
     for (int i = 0; i < 65; i++)
         buf_printf(&many, "127.0.0.1:%d,", 1000 + i);

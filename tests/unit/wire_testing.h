@@ -1,5 +1,5 @@
-/* What the tests of sockets share: turning a loop until something is so, free endpoints, and a peer that speaks ZMTP
- * by hand, for what libzmq would never send. */
+/* What the tests of sockets share: turning a loop until something is so, free endpoints, and a peer
+ * that speaks ZMTP by hand, for what libzmq would never send. */
 #ifndef NUNCHI_WIRE_TESTING_H
 #define NUNCHI_WIRE_TESTING_H
 
@@ -67,7 +67,8 @@ static inline void reap_child(pid_t pid)
     waitpid(pid, &status, 0);
 }
 
-/* ---- a peer without libzmq ------------------------------------------------------------------------------------------ */
+/* ---- a peer without libzmq
+ * ------------------------------------------------------------------------------------------ */
 
 static inline void raw_write(int fd, const void *p, size_t n)
 {
