@@ -271,7 +271,7 @@ static void world_run(struct world *w)
 /* ---- requests ---- */
 
 /* A prompt of n ids that is a function of `seed`; the first `shared` ids are the same for all. */
-static void fake_prompt(int32_t *ids, uint32_t n, uint64_t seed, uint32_t shared)
+UNUSED static void fake_prompt(int32_t *ids, uint32_t n, uint64_t seed, uint32_t shared)
 {
     for (uint32_t i = 0; i < n; i++)
         ids[i] = (int32_t)(2 + (fake_mix(fake_mix(7, i < shared ? 0 : seed), i) >> 20) %
@@ -320,7 +320,7 @@ static int world_ask(struct world *w, const struct gen_request *r, uint32_t *ret
 }
 
 /* What the request brings when nobody else is there: one sequence, an engine of its own. */
-static struct world *world_alone(const struct gen_request *r)
+UNUSED static struct world *world_alone(const struct gen_request *r)
 {
     struct world *w = world_new(&FAKE_CONFIG);
     CHECK(world_ask(w, r, NULL) == 0);
