@@ -86,11 +86,11 @@ def project(tmp_path_factory):
 def question(project):
     client = project.client()
     return client.chat.completions.create(model=client.models.list().data[0].id, max_tokens=16, temperature=0, extra_headers={"Cache-Control": "no-store"},
-                                          messages=[{"role": "user", "content": "What is the capital of France?"}]).choices[0].message.content
+                                          messages=[{"role": "user", "content": "What is 2+2?"}]).choices[0].message.content
 
 
 def test_asks_through_the_published_port(project):
-    assert "Paris" in question(project)
+    assert "4" in question(project)
 
 
 def test_a_video_in_containers(project, tmp_path):
@@ -127,9 +127,9 @@ def test_scales_and_survives_a_killed_container(project):
         text = urllib.request.urlopen(f"http://127.0.0.1:{project.port}/metrics", timeout=10).read().decode()
         return [line for line in text.splitlines() if line.startswith("nunchi_gateway_workers") and 'service="model"' in line]
     until(lambda: any(line.endswith(" 3") for line in model_workers()), 120, "three model workers")
-    assert "Paris" in question(project)
+    assert "4" in question(project)
     victim = project.containers("model-svc")[0]
     assert engine.docker("kill", victim, env=project.env).returncode == 0
-    assert "Paris" in question(project)
+    assert "4" in question(project)
     until(lambda: any(line.endswith((" 2", " 3")) for line in model_workers()), 60, "the loss to be seen")
-    assert "Paris" in question(project)
+    assert "4" in question(project)

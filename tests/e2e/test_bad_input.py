@@ -11,8 +11,8 @@ from conftest import SLOW, until
 CHAT = "/v1/chat/completions"
 
 
-def good(model, **more):
-    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, **more}
+def good(name, **more):
+    return {"model": name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, **more}
 
 
 def refused(cluster, body, status=400, param=None, path=CHAT):
@@ -25,7 +25,8 @@ def refused(cluster, body, status=400, param=None, path=CHAT):
     return error["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "x", "model": "y"}', b'{"a": NaN}', b"{} trailing"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "x", "model": "y"}', b'{"a": NaN}', b"{} trailing",
+                                  b'{"max_tokens": 9223372036854775808}'])
 def test_malformed_json(cluster, body):
     refused(cluster, body)
 
@@ -41,7 +42,7 @@ def test_oversized_body(cluster):
 
 @pytest.mark.parametrize("field, value", [
     ("temperature", -0.1), ("temperature", 2.1), ("temperature", "hot"), ("temperature", 1e308), ("top_p", 1.5), ("top_p", -1),
-    ("top_k", -1), ("min_p", 2), ("n", 0), ("n", 1000000), ("n", 1.5), ("max_tokens", -1), ("max_tokens", 2**63), ("seed", "x"),
+    ("top_k", -1), ("min_p", 2), ("n", 0), ("n", 1000000), ("n", 1.5), ("max_tokens", -1), ("max_tokens", 2**62), ("seed", "x"),
     ("stop", ["x"] * 1000), ("stop", [1]), ("presence_penalty", 3), ("frequency_penalty", -3), ("logit_bias", {"x": 1}),
     ("logit_bias", {"1": 101}), ("logit_bias", []), ("top_logprobs", 21), ("stream", "yes"), ("messages", {}), ("messages", "hi"),
     ("stream_options", 1), ("model", 1), ("tools", [{}]), ("response_format", {"type": "json_object"}), ("user", 1)])

@@ -29,8 +29,8 @@ def test_mistakes_are_explained(cluster):
 
 
 def test_ask(cluster):
-    done = cluster.nunchi("ask", "What is the capital of France?")
-    assert done.returncode == 0 and "Paris" in done.stdout, done.stderr
+    done = cluster.nunchi("ask", "What is 2+2?")
+    assert done.returncode == 0 and "4" in done.stdout, done.stderr
 
 
 def test_video_and_question(cluster, tmp_path):

@@ -91,9 +91,9 @@ def test_redis_away_is_a_miss_and_503_for_files(own_cluster, tmp_path):
     c = own_cluster()
     model = c.openai().models.list().data[0].id
     pid = c.kill("redis", signal.SIGSTOP)
-    body = {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 16}
+    body = {"model": model, "messages": [{"role": "user", "content": "What is 2+2?"}], "temperature": 0, "max_tokens": 16}
     status, _, answer = c.post_json("/v1/chat/completions", body)
-    assert status == 200 and "Paris" in answer["choices"][0]["message"]["content"]
+    assert status == 200 and "4" in answer["choices"][0]["message"]["content"]
     assert c.get("/v1/files")[0] == 503
     os.kill(pid, signal.SIGCONT)
     until(lambda: c.get("/v1/files")[0] == 200, 30, "files to be served again")
