@@ -34,8 +34,13 @@ static int start(struct program *p, const struct tokenizer_options *o, struct wh
 {
     struct bus_config keys = {o->curve_key_file, o->curve_allow_file, o->curve_server_key,
                               o->insecure_network};
-    struct serve_config serving = {o->gateways, (int)o->threads, (uint32_t)o->slots,
-                                   (uint64_t)o->drain_ms};
+    struct serve_config serving = {
+        .gateways = o->gateways,
+        .threads = (int)o->threads,
+        .slots = (uint32_t)o->slots,
+        .waiting_bytes = (uint64_t)o->waiting_bytes,
+        .drain_ms = (uint64_t)o->drain_ms,
+    };
     int e = tok_model_open(o->model, o->model_name, (uint32_t)o->context, &p->model, w);
     if (e < 0)
         return e;

@@ -26,6 +26,8 @@ static const struct opt OPTIONS[] = {
         "threads that tokenize; 0: one for each CPU, at most 4"),
     OPT(slots, "slots", OPT_INT, "64", 1, 4096,
         "most requests open at once, of each gateway; bounds the memory of waiting ones"),
+    OPT(waiting_bytes, "waiting-bytes", OPT_SIZE, "256m", 16777216, 1e12,
+        "most bytes of requests held at once, those of all gateways together; one has up to 16m"),
 
     CONFIG_GROUP("Cluster"),
     OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,

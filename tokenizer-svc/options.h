@@ -6,7 +6,7 @@
 
 struct tokenizer_options {
     char *model, *model_name, *chat_format;
-    int64_t context, threads, slots;
+    int64_t context, threads, slots, waiting_bytes;
     char *gateways;
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;

@@ -17,6 +17,7 @@ struct serve {
     workq *q;
     struct list jobs; /* running or waiting for a thread */
     size_t n_jobs;
+    uint64_t bytes; /* of their messages */
     bool draining;
     struct loop_timer drain_timer;
     /* Scratches that no thread uses now; a thread takes one for a job. */
@@ -123,6 +124,7 @@ static void end_job(struct job *j)
     serve *s = j->s;
     list_remove(&j->link);
     s->n_jobs--;
+    s->bytes -= j->bytes.n;
     core_answer_clear(&j->answer);
     buf_clear(&j->bytes);
     free(j);
@@ -144,13 +146,18 @@ static void done(void *ctx)
 
 /* ---- requests ---- */
 
-/* The message outlives the callback: its parts are copied behind one another. */
-static int copy_msg(struct job *j, const struct wire_msg *m)
+static size_t msg_bytes(const struct wire_msg *m)
 {
     size_t n = m->body.n;
     for (size_t i = 0; i < m->n_frames; i++)
         n += m->frames[i].n; /* bounded by WIRE_MESSAGE_MAX */
-    if (buf_try_reserve(&j->bytes, n + 1) < 0)
+    return n;
+}
+
+/* The message outlives the callback: its parts are copied behind one another. */
+static int copy_msg(struct job *j, const struct wire_msg *m)
+{
+    if (buf_try_reserve(&j->bytes, msg_bytes(m) + 1) < 0)
         return ERR_NOMEM;
     j->msg.head = m->head;
     j->msg.n_frames = m->n_frames;
@@ -177,6 +184,8 @@ static int admit(serve *s, peer_link *k, const struct wire_msg *m, struct why *w
         return why_set(w, ERR_UNAVAILABLE, "", "this tokenizer is shutting down");
     if (jobs_of(s, link_id(k)) >= s->cfg.slots)
         return why_set(w, ERR_BUSY, "", "more than %u requests at once", s->cfg.slots);
+    if (msg_bytes(m) > s->cfg.waiting_bytes - s->bytes)
+        return why_set(w, ERR_BUSY, "", "too many bytes of requests are waiting");
     struct job *j = try_calloc(1, sizeof *j);
     if (!j || copy_msg(j, m) < 0) {
         free(j);
@@ -186,6 +195,7 @@ static int admit(serve *s, peer_link *k, const struct wire_msg *m, struct why *w
     j->from = link_id(k);
     list_append(&s->jobs, &j->link);
     s->n_jobs++;
+    s->bytes += j->bytes.n;
     int e = workq_add(s->q, SIZE_MAX, work, done, j); /* slots bound the queue */
     if (e < 0) {
         end_job(j);

@@ -8,9 +8,10 @@
 #include "tokenizer-svc/model.h"
 
 struct serve_config {
-    const char *gateways; /* targets (links.h) */
-    int threads;          /* 0: as many as CPUs, at most SERVE_THREADS_DEFAULT */
-    uint32_t slots;       /* requests at once, of each gateway */
+    const char *gateways;   /* targets (links.h) */
+    int threads;            /* 0: as many as CPUs, at most SERVE_THREADS_DEFAULT */
+    uint32_t slots;         /* requests at once, of each gateway */
+    uint64_t waiting_bytes; /* of all requests that are not answered yet; more are refused */
     uint64_t drain_ms;
 };
 

@@ -440,6 +440,36 @@ static void broken_videos_are_refused(void **state)
     assert_true(ask(f) == ERR_INVALID); /* sixteen headings do not fit this small context */
 }
 
+/* Bytes of a good request changed, cut and doubled at random: an answer or an error, never more. */
+static void garbage_is_answered_with_an_error(void **state)
+{
+    struct fixture *f = *state;
+    buf body = {0}, bad = {0}, frame = {0};
+    uint32_t seed = 7;
+    as_chat(f, SLICE_LIT("hello \xea\xb0\x80"));
+    add_video(f, 1, 5);
+    f->turns[0].n_parts = 2;
+    pb_pack(&f->req.base, &body);
+    for (size_t round = 0; round < 20000; round++) {
+        buf_reset(&bad);
+        buf_reset(&frame);
+        buf_put_slice(&bad, buf_slice(&body));
+        buf_put_slice(&frame, buf_slice(&f->notes));
+        for (size_t k = 0; k <= round % 3; k++) {
+            buf *b = round % 2 ? &bad : &frame;
+            seed = seed * 1664525u + 1013904223u;
+            b->p[(seed >> 8) % b->n] ^= (char)(1u << (seed >> 29));
+        }
+        if (round % 5 == 0)
+            bad.n = (seed >> 10) % (bad.n + 1);
+        int e = ask_with(f, buf_slice(&bad), buf_slice(&frame));
+        assert_true(e <= 0 && e != ERR_INTERNAL);
+    }
+    buf_clear(&body);
+    buf_clear(&bad);
+    buf_clear(&frame);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -457,6 +487,7 @@ int main(void)
         TEST(a_video_is_placed_and_salts_what_follows),
         TEST(notes_take_no_more_than_their_share),
         TEST(broken_videos_are_refused),
+        TEST(garbage_is_answered_with_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,8 +94,11 @@ static int setup(void **state)
     f->model.vocab = f->m.v;
     if (core_new(&cc, &f->c, &w) < 0)
         fail_msg("%s", w.text);
-    struct serve_config sc = {
-        .gateways = hub_endpoint(f->h), .threads = 2, .slots = 3, .drain_ms = 10000};
+    struct serve_config sc = {.gateways = hub_endpoint(f->h),
+                              .threads = 2,
+                              .slots = 3,
+                              .waiting_bytes = 60000,
+                              .drain_ms = 10000};
     if (serve_new(f->l, f->b, f->c, &f->model, &sc, &f->s, &w) < 0)
         fail_msg("%s", w.text);
     TURN_UNTIL(f, f->peer != NULL);
@@ -234,6 +237,16 @@ static void leaving_says_good_bye(void **state)
     TURN_UNTIL(f, f->n_down == 1 || (f->peer && hub_peer_heartbeat(f->peer)->draining));
 }
 
+static void a_request_too_large_to_hold_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    request(f, 1, 60001);
+    TURN_UNTIL(f, f->n_error == 1);
+    assert_int_equal(f->error, err_to_wire(ERR_BUSY));
+    request(f, 2, 100);
+    TURN_UNTIL(f, f->n_done == 1);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -246,6 +259,7 @@ int main(void)
         TEST(draining_ends_when_the_work_does),
         TEST(a_drained_service_takes_nothing_new),
         TEST(leaving_says_good_bye),
+        TEST(a_request_too_large_to_hold_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
