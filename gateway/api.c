@@ -79,9 +79,15 @@ static void refuse_method(struct ex *x)
 
 /* ---- answering ---- */
 
+void api_count(struct ex *x, int status)
+{
+    x->status = status;
+    metrics_response(status);
+}
+
 void api_json(struct ex *x, int status, slice body)
 {
-    metrics_response(status);
+    api_count(x, status);
     http_respond(x->h, status, "application/json", body);
 }
 
@@ -212,7 +218,7 @@ static void on_drained(void *ctx UNUSED, http_ex *h)
 static void log_over(const struct ex *x, bool gone)
 {
     log_info("request", LOG_STR("id", x->request_id), LOG_HEX("trace", x->trace, sizeof x->trace),
-             LOG_STR("path", x->at ? x->at->path : "?"),
+             LOG_STR("path", x->at ? x->at->path : "?"), LOG_I64("status", x->status),
              LOG_STR("key", x->tenant.name ? x->tenant.name : ""),
              LOG_F64("ms", (double)(loop_now_us(x->a->l) - x->began_us) / 1000),
              LOG_STR("gone", gone ? "yes" : "no"), LOG_U64("prompt_tokens", x->usage.prompt_tokens),

@@ -77,7 +77,7 @@ static void send_head(struct ex *x, const char *cache)
     http_add_header(x->h, "X-Accel-Buffering", SLICE_LIT("no"));
     if (cache)
         http_add_header(x->h, "X-Nunchi-Cache", slice_str(cache));
-    metrics_response(200);
+    api_count(x, 200);
     http_stream_begin(x->h, 200, "text/event-stream; charset=utf-8");
 }
 

@@ -273,7 +273,7 @@ static void on_frame(void *ctx, const struct gw_fail *f, const Nunchi__CacheRepl
     slice jpeg;
     if (failed(x, f) || !take_blob(x, r, m, &jpeg))
         return;
-    metrics_response(200);
+    api_count(x, 200);
     http_add_header(x->h, "X-Content-Type-Options", SLICE_LIT("nosniff"));
     http_respond(x->h, 200, "image/jpeg", jpeg);
 }

@@ -44,6 +44,7 @@ struct ex {
     char request_id[REQUEST_ID_BYTES_MAX + 1];
     uint8_t trace[16], span[8];
     uint64_t began_us, wrote_us;
+    int status; /* answered with; 0: not yet */
     bool counted_first;
 
     /* questions */
@@ -72,6 +73,7 @@ struct ex {
 void api_fail(struct ex *x, const struct gw_fail *f);
 void api_fail_err(struct ex *x, int err, const struct why *w);
 void api_json(struct ex *x, int status, slice body);
+void api_count(struct ex *x, int status); /* every answer, once */
 slice api_tenant(const struct ex *x);
 
 /* api_answer.c */

@@ -213,7 +213,7 @@ void status_metrics(struct ex *x)
         metric_set(all.workers[i], (double)s.workers[i]);
     catch_up(gw_counts(x->a->g));
     metrics_render(&out);
-    metrics_response(200);
+    api_count(x, 200);
     http_respond(x->h, 200, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&out));
     buf_clear(&out);
 }

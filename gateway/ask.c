@@ -116,3 +116,40 @@ int ask_unpack(arena *a, const ProtobufCMessageDescriptor *d, const struct wire_
 {
     return pb_unpack(a, d, m->body, WIRE_BODY_MAX, out, NULL);
 }
+
+/* ---- calls whose answer nobody waits for ---- */
+
+struct orphan {
+    struct ask ask;
+    struct list link; /* in gw.orphans */
+};
+
+static void orphan_free(struct orphan *o)
+{
+    list_remove(&o->link);
+    free(o);
+}
+
+static void on_orphan_done(struct ask *a, int err UNUSED, const struct wire_msg *m UNUSED,
+                           const struct why *w UNUSED)
+{
+    orphan_free(CONTAINER_OF(a, struct orphan, ask));
+}
+
+void ask_and_forget(gw *g, struct worker *w, const ProtobufCMessage *body, const slice *frames,
+                    size_t n_frames)
+{
+    if (!w)
+        return;
+    struct orphan *o = xcalloc(1, sizeof *o);
+    o->ask = (struct ask){.g = g, .done = on_orphan_done};
+    list_append(&g->orphans, &o->link);
+    if (ask_send(&o->ask, w, body, frames, n_frames, CACHE_CALL_MS) < 0)
+        orphan_free(o);
+}
+
+void ask_free_orphans(gw *g)
+{
+    LIST_EACH(it, &g->orphans)
+    orphan_free(CONTAINER_OF(it, struct orphan, link));
+}

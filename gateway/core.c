@@ -19,6 +19,7 @@ gw *gw_new(const struct gw_config *cfg, const struct gw_out *out)
     g->asks = map_new();
     g->tenants = map_new();
     list_init(&g->waiting);
+    list_init(&g->orphans);
     return g;
 }
 
@@ -33,6 +34,7 @@ void gw_free(gw *g)
         upload_free(v, "shutdown");
     for (size_t it = 0; map_next(g->asks, &it, NULL, &v); it = 0)
         cache_ask_free(v);
+    ask_free_orphans(g);
     calls_free(g->calls);
     route_free(g->route);
     timers_clear(&g->timers);

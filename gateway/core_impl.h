@@ -24,6 +24,7 @@ struct gw {
     map *uploads;        /* id -> upload */
     map *asks;           /* id -> cache call */
     map *tenants;        /* tenant -> count, as a pointer */
+    struct list orphans; /* calls whose answer nobody waits for */
     struct list waiting; /* jobs that need a worker, oldest first */
     size_t n_waiting;
     uint64_t last_id;
@@ -53,6 +54,10 @@ int ask_send(struct ask *a, struct worker *w, const ProtobufCMessage *body, cons
 int ask_more(struct ask *a, int type, uint16_t flags, const ProtobufCMessage *body,
              const slice *frame) MUST_USE;
 void ask_cancel(struct ask *a, const char *reason); /* harmless if none is open */
+/* A REQUEST to w whose outcome does not matter; nothing happens without w. */
+void ask_and_forget(gw *g, struct worker *w, const ProtobufCMessage *body, const slice *frames,
+                    size_t n_frames);
+void ask_free_orphans(gw *g);
 int ask_unpack(arena *a, const ProtobufCMessageDescriptor *d, const struct wire_msg *m,
                void **out) MUST_USE;
 
@@ -71,7 +76,7 @@ struct ingest {
     uint64_t credit;
     buf pending;
     bool ended, end_sent, flush, starved; /* starved: `more` is due once there is room */
-    struct loop_timer again;       /* the worker's queue was full */
+    struct loop_timer again;              /* the worker's queue was full */
 };
 int ingest_start(gw *g, struct ingest *in, struct worker *w, const Nunchi__Ingest *q,
                  const struct ingest_ops *ops, void *ctx) MUST_USE;

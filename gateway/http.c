@@ -17,7 +17,8 @@
 #define HEADERS_MAX 24 /* of an answer */
 #define STREAM_BLOCK_BYTES (16u << 10)
 #define BACKLOG 512
-/* A body that nobody wants is read before the error is sent, because most clients listen only then; not more than this. */
+/* A body that nobody wants is read before the error is sent, because most clients listen only then;
+ * not more than this. */
 #define UNWANTED_BYTES_MAX ((size_t)128 << 20)
 
 struct header {
@@ -223,7 +224,8 @@ static enum MHD_Result after_call(http_ex *x, bool may_wait)
     return MHD_YES;
 }
 
-static enum MHD_Result add_length(void *cls, enum MHD_ValueKind kind UNUSED, const char *name, const char *value)
+static enum MHD_Result add_length(void *cls, enum MHD_ValueKind kind UNUSED, const char *name,
+                                  const char *value)
 {
     size_t *n = cls;
     *n += strlen(name) + (value ? strlen(value) : 0) + 4;
@@ -232,8 +234,9 @@ static enum MHD_Result add_length(void *cls, enum MHD_ValueKind kind UNUSED, con
 
 static void refuse_headers(http_ex *x)
 {
-    static const char TEXT[] = "{\"error\":{\"message\":\"the headers are too large\",\"type\":\"invalid_request_error\","
-                               "\"param\":null,\"code\":null}}";
+    static const char TEXT[] =
+        "{\"error\":{\"message\":\"the headers are too large\",\"type\":\"invalid_request_error\","
+        "\"param\":null,\"code\":null}}";
     http_respond(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "application/json", SLICE_LIT(TEXT));
 }
 
@@ -306,7 +309,7 @@ static void on_completed(void *cls UNUSED, struct MHD_Connection *c UNUSED, void
     ex_free(x);
 }
 
-static void on_log(void *cls UNUSED, const char *fmt, va_list args)
+static PRINTF_LIKE(2, 0) void on_log(void *cls UNUSED, const char *fmt, va_list args)
 {
     char line[256];
     vsnprintf(line, sizeof line, fmt, args);

@@ -215,22 +215,9 @@ void job_keep_logprobs(struct job *j, uint32_t choice, slice packed)
     check_size(j);
 }
 
-struct put { /* outlives its job */
-    struct ask ask;
-};
-
-static void on_put(struct ask *ask, int err UNUSED, const struct wire_msg *m UNUSED,
-                   const struct why *w UNUSED)
-{
-    free(CONTAINER_OF(ask, struct put, ask));
-}
-
 static void send_put(struct job *j, slice value)
 {
-    struct worker *w =
-        route_cache(j->g->route, (slice){(const char *)j->result_key.b, DIGEST_BYTES});
-    if (!w)
-        return;
+    slice name = {(const char *)j->result_key.b, DIGEST_BYTES};
     Nunchi__BlobKey key = NUNCHI__BLOB_KEY__INIT;
     Nunchi__BlobPut put = NUNCHI__BLOB_PUT__INIT;
     Nunchi__CacheRequest q = NUNCHI__CACHE_REQUEST__INIT;
@@ -238,11 +225,7 @@ static void send_put(struct job *j, slice value)
     put.key = &key;
     q.op_case = NUNCHI__CACHE_REQUEST__OP_PUT;
     q.put = &put;
-    struct put *p = xcalloc(1, sizeof *p);
-    p->ask.g = j->g;
-    p->ask.done = on_put;
-    if (ask_send(&p->ask, w, &q.base, &value, 1, CACHE_CALL_MS) < 0)
-        free(p);
+    ask_and_forget(j->g, route_cache(j->g->route, name), &q.base, &value, 1);
 }
 
 /* le32 lengths and bytes -> list of slices. */

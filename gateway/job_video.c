@@ -280,7 +280,9 @@ static void data_failed(void *ctx, int err, const struct why *w)
     char text[WHY_TEXT_MAX];
     snprintf(text, sizeof text, "%s", w && w->text[0] ? w->text : err_text(err));
     ingest_clear(&v->ingest, "failed");
-    if (err_retryable(err))
+    if (err == ERR_BUSY)
+        again_in(v, FILE_POLL_MS * 1000);
+    else if (err_retryable(err))
         trouble(v, (uint64_t)v->job->g->cfg.worker_wait_ms * 1000, text);
     else
         fail(v, err, text);
@@ -300,9 +302,13 @@ static void send_data(struct job_video *v)
     q.size = size;
     v->at = 0;
     v->decoder = (struct base64){0};
+    if (!w && route_any(j->g->route, SERVICE_VIDEO, (slice){0})) { /* all are busy */
+        again_in(v, FILE_POLL_MS * 1000);
+        return;
+    }
     if (!w || ingest_start(j->g, &v->ingest, w, &q, &OPS, v) < 0) {
         trouble(v, (uint64_t)j->g->cfg.worker_wait_ms * 1000,
-                "no video worker is free to read this; try again later");
+                "no video worker is there to read this; try again later");
         return;
     }
     memcpy(v->ingest.ask.trace, j->r->trace, sizeof j->r->trace);

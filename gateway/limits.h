@@ -60,7 +60,8 @@
 #define RESULT_BYTES_MAX (1000u << 10)
 /* The state of a file that is being read is asked for so often. */
 #define FILE_POLL_MS 250
-/* A file whose reading shows no sign of life for so long is given up; the cache should have said so before. */
+/* A file whose reading shows no sign of life for so long is given up; the cache should have said so
+ * before. */
 #define FILE_SILENT_MS 90000
 #define CACHE_LOOKUP_MS 300
 #define CACHE_CALL_MS 5000

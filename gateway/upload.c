@@ -25,30 +25,6 @@ void upload_free(struct upload *u, const char *reason)
     free(u);
 }
 
-/* ---- the record of a file that will never be read ---- */
-
-struct last_word { /* outlives its upload */
-    struct ask ask;
-};
-
-static void on_last_word(struct ask *ask, int err UNUSED, const struct wire_msg *m UNUSED,
-                         const struct why *w UNUSED)
-{
-    free(CONTAINER_OF(ask, struct last_word, ask));
-}
-
-static void send_last_word(gw *g, const Nunchi__CacheRequest *q, slice key)
-{
-    struct worker *w = route_cache(g->route, key);
-    if (!w)
-        return;
-    struct last_word *l = xcalloc(1, sizeof *l);
-    l->ask.g = g;
-    l->ask.done = on_last_word;
-    if (ask_send(&l->ask, w, &q->base, NULL, 0, CACHE_CALL_MS) < 0)
-        free(l);
-}
-
 /* The uploader was told of a failure, or has left before the file was accepted: no trace stays. */
 static void delete_record(struct upload *u)
 {
@@ -59,7 +35,7 @@ static void delete_record(struct upload *u)
     d.id = u->record.id;
     q.op_case = NUNCHI__CACHE_REQUEST__OP_FILE_DELETE;
     q.file_delete = &d;
-    send_last_word(u->g, &q, slice_str(d.id));
+    ask_and_forget(u->g, route_cache(u->g->route, slice_str(d.id)), &q.base, NULL, 0);
 }
 
 static void fail(struct upload *u, int err, const struct why *w)
@@ -108,8 +84,9 @@ static void on_ingested(void *ctx, const Nunchi__Ingested *i UNUSED)
     upload_free(u, "done");
 }
 
-/* Once it was accepted this is no longer about the uploader: the worker has the file on disk and writes its record, also
- * when it was started again; one that never comes back is seen by the record's silence. */
+/* Once it was accepted this is no longer about the uploader: the worker has the file on disk and
+ * writes its record, also when it was started again; one that never comes back is seen by the
+ * record's silence. */
 static void on_ingest_failed(void *ctx, int err, const struct why *w)
 {
     struct upload *u = ctx;

@@ -18,7 +18,9 @@ static void begin(enum openai_api api, const char *more)
     struct why why;
     buf json = {0};
     buf_printf(&json, "{\"model\":\"m\",%s%s}",
-               api == OPENAI_CHAT ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" : "\"prompt\":\"hi\"", more);
+               api == OPENAI_CHAT ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+                                  : "\"prompt\":\"hi\"",
+               more);
     assert_int_equal(openai_parse(api, buf_slice(&json), &r, &why), 0);
     buf_clear(&json);
     openai_answer_init(&a, api, r, UNIQUE, 1700000000);
@@ -45,23 +47,29 @@ static void say(uint32_t choice, const char *text)
     openai_answer_delta(&a, &(struct gw_delta){.choice = choice, .text = slice_str(text)}, &out);
 }
 
-#define HEAD(object)                                                                                                   \
-    "{\"id\":\"chatcmpl-ab000000000000000000000000000000\",\"object\":\"" object                                          \
-    "\",\"created\":1700000000,\"model\":\"m\",\"system_fingerprint\":\"fp_010203040506\",\"choices\":["
+#define HEAD(object)                                                                               \
+    "{\"id\":\"chatcmpl-ab000000000000000000000000000000\",\"object\":\"" object                   \
+    "\",\"created\":1700000000,\"model\":\"m\",\"system_fingerprint\":\"fp_010203040506\","        \
+    "\"choices\":["
 #define CHUNK "data: " HEAD("chat.completion.chunk")
-static const struct gw_usage USAGE = {.prompt_tokens = 7, .completion_tokens = 2, .cached_tokens = 5};
-#define USAGE_TEXT                                                                                                     \
-    "\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2,\"total_tokens\":9,\"prompt_tokens_details\":{\"cached_tokens\":5}}"
+static const struct gw_usage USAGE = {
+    .prompt_tokens = 7, .completion_tokens = 2, .cached_tokens = 5};
+#define USAGE_TEXT                                                                                 \
+    "\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2,\"total_tokens\":9,\"prompt_tokens_"   \
+    "details\":{\"cached_tokens\":5}}"
 
 static void chat_streamed(void **state UNUSED)
 {
     begin(OPENAI_CHAT, ",\"stream\":true");
     said("");
     say(0, "Hi");
-    said(CHUNK "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":null}]}\n\n"
-         CHUNK "{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+    said(CHUNK "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},"
+               "\"logprobs\":null,\"finish_reason\":null}]}\n\n" CHUNK
+               "{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"logprobs\":null,\"finish_reason\":"
+               "null}]}\n\n");
     say(0, "\"\n");
-    said(CHUNK "{\"index\":0,\"delta\":{\"content\":\"\\\"\\n\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+    said(CHUNK "{\"index\":0,\"delta\":{\"content\":\"\\\"\\n\"},\"logprobs\":null,\"finish_"
+               "reason\":null}]}\n\n");
     openai_answer_end(&a, 0, GW_END_STOP, &out);
     said(CHUNK "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\n");
     openai_answer_done(&a, &USAGE, &out);
@@ -72,8 +80,10 @@ static void chat_streamed_with_usage(void **state UNUSED)
 {
     begin(OPENAI_CHAT, ",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
     openai_answer_end(&a, 0, GW_END_LENGTH, &out); /* not a word: the role comes all the same */
-    said(CHUNK "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n"
-         CHUNK "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"}],\"usage\":null}\n\n");
+    said(CHUNK "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},"
+               "\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n" CHUNK
+               "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"}],"
+               "\"usage\":null}\n\n");
     openai_answer_done(&a, &USAGE, &out);
     said(CHUNK "]," USAGE_TEXT "}\n\ndata: [DONE]\n\n");
 }
@@ -87,13 +97,18 @@ static void chat_whole(void **state UNUSED)
     openai_answer_end(&a, 1, GW_END_LENGTH, &out);
     said("");
     openai_answer_done(&a, &USAGE, &out);
-    said(HEAD("chat.completion") "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"one\",\"refusal\":null,\"annotations\":[]},"
-         "\"logprobs\":null,\"finish_reason\":\"stop\"},{\"index\":1,\"message\":{\"role\":\"assistant\",\"content\":\"two\",\"refusal\":null,"
-         "\"annotations\":[]},\"logprobs\":null,\"finish_reason\":\"length\"}]," USAGE_TEXT "}");
+    said(HEAD(
+        "chat.completion") "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"one\","
+                           "\"refusal\":null,\"annotations\":[]},"
+                           "\"logprobs\":null,\"finish_reason\":\"stop\"},{\"index\":1,\"message\":"
+                           "{\"role\":\"assistant\",\"content\":\"two\",\"refusal\":null,"
+                           "\"annotations\":[]},\"logprobs\":null,\"finish_reason\":\"length\"}]"
+                           "," USAGE_TEXT "}");
 }
 
-#define TEXT_HEAD                                                                                                      \
-    "{\"id\":\"cmpl-ab000000000000000000000000000000\",\"object\":\"text_completion\",\"created\":1700000000,\"model\":\"m\","         \
+#define TEXT_HEAD                                                                                  \
+    "{\"id\":\"cmpl-ab000000000000000000000000000000\",\"object\":\"text_completion\","            \
+    "\"created\":1700000000,\"model\":\"m\","                                                      \
     "\"system_fingerprint\":\"fp_010203040506\",\"choices\":["
 
 static void completion_both_ways(void **state UNUSED)
@@ -102,19 +117,24 @@ static void completion_both_ways(void **state UNUSED)
     say(0, "a");
     openai_answer_end(&a, 0, GW_END_STOP, &out);
     openai_answer_done(&a, &USAGE, &out);
-    said("data: " TEXT_HEAD "{\"index\":0,\"text\":\"a\",\"logprobs\":null,\"finish_reason\":null}]}\n\n"
-         "data: " TEXT_HEAD "{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n");
+    said("data: " TEXT_HEAD
+         "{\"index\":0,\"text\":\"a\",\"logprobs\":null,\"finish_reason\":null}]}\n\n"
+         "data: " TEXT_HEAD "{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":"
+                            "\"stop\"}]}\n\ndata: [DONE]\n\n");
     teardown(NULL);
     begin(OPENAI_COMPLETION, "");
     say(0, "a");
     openai_answer_end(&a, 0, GW_END_STOP, &out);
     openai_answer_done(&a, &USAGE, &out);
-    said(TEXT_HEAD "{\"index\":0,\"text\":\"a\",\"logprobs\":null,\"finish_reason\":\"stop\"}]," USAGE_TEXT "}");
+    said(TEXT_HEAD
+         "{\"index\":0,\"text\":\"a\",\"logprobs\":null,\"finish_reason\":\"stop\"}]," USAGE_TEXT
+         "}");
 }
 
 static void say_logprob(const char *text, const char *token)
 {
-    Nunchi__TopLogprob t1 = NUNCHI__TOP_LOGPROB__INIT, t2 = NUNCHI__TOP_LOGPROB__INIT, *top[] = {&t1, &t2};
+    Nunchi__TopLogprob t1 = NUNCHI__TOP_LOGPROB__INIT, t2 = NUNCHI__TOP_LOGPROB__INIT,
+                       *top[] = {&t1, &t2};
     Nunchi__TokenLogprob lp = NUNCHI__TOKEN_LOGPROB__INIT, *lps[] = {&lp};
     lp.logprob = -0.5f;
     lp.text = pb_bytes(slice_str(token));
@@ -123,7 +143,8 @@ static void say_logprob(const char *text, const char *token)
     t1.text = t2.text = lp.text;
     lp.top = top;
     lp.n_top = 2;
-    openai_answer_delta(&a, &(struct gw_delta){.text = slice_str(text), .logprobs = lps, .n_logprobs = 1}, &out);
+    openai_answer_delta(
+        &a, &(struct gw_delta){.text = slice_str(text), .logprobs = lps, .n_logprobs = 1}, &out);
 }
 
 static void chat_logprobs(void **state UNUSED)
@@ -132,9 +153,13 @@ static void chat_logprobs(void **state UNUSED)
     say_logprob("A", "A");
     openai_answer_end(&a, 0, GW_END_STOP, &out);
     openai_answer_done(&a, &USAGE, &out);
-    said(HEAD("chat.completion") "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"A\",\"refusal\":null,\"annotations\":[]},"
-         "\"logprobs\":{\"content\":[{\"token\":\"A\",\"logprob\":-0.5,\"bytes\":[65],\"top_logprobs\":[{\"token\":\"A\",\"logprob\":-0.5,"
-         "\"bytes\":[65]},{\"token\":\"A\",\"logprob\":-2,\"bytes\":[65]}]}],\"refusal\":null},\"finish_reason\":\"stop\"}]," USAGE_TEXT "}");
+    said(HEAD(
+        "chat.completion") "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"A\","
+                           "\"refusal\":null,\"annotations\":[]},"
+                           "\"logprobs\":{\"content\":[{\"token\":\"A\",\"logprob\":-0.5,\"bytes\":"
+                           "[65],\"top_logprobs\":[{\"token\":\"A\",\"logprob\":-0.5,"
+                           "\"bytes\":[65]},{\"token\":\"A\",\"logprob\":-2,\"bytes\":[65]}]}],"
+                           "\"refusal\":null},\"finish_reason\":\"stop\"}]," USAGE_TEXT "}");
 }
 
 static void completion_logprobs(void **state UNUSED)
@@ -144,8 +169,11 @@ static void completion_logprobs(void **state UNUSED)
     say_logprob("b", "b");
     openai_answer_end(&a, 0, GW_END_STOP, &out);
     openai_answer_done(&a, &USAGE, &out);
-    said(TEXT_HEAD "{\"index\":0,\"text\":\"\xea\xb0\x80" "b\",\"logprobs\":{\"tokens\":[\"\xea\xb0\x80\",\"b\"],\"token_logprobs\":[-0.5,-0.5],"
-         "\"top_logprobs\":[{\"\xea\xb0\x80\":-0.5},{\"b\":-0.5}],\"text_offset\":[0,1]},\"finish_reason\":\"stop\"}]," USAGE_TEXT "}");
+    said(TEXT_HEAD
+         "{\"index\":0,\"text\":\"\xea\xb0\x80"
+         "b\",\"logprobs\":{\"tokens\":[\"\xea\xb0\x80\",\"b\"],\"token_logprobs\":[-0.5,-0.5],"
+         "\"top_logprobs\":[{\"\xea\xb0\x80\":-0.5},{\"b\":-0.5}],\"text_offset\":[0,1]},\"finish_"
+         "reason\":\"stop\"}]," USAGE_TEXT "}");
 }
 
 /* All text of a stream, put together again from its events. */
@@ -178,7 +206,8 @@ static void split_characters(void **state UNUSED)
         }
         openai_answer_end(&a, 0, GW_END_STOP, &out);
         stream_text(&got);
-        assert_string_equal(buf_cstr(&got), "\xec\x84\x9c\xec\x9a\xb8 \xf0\x9f\xa6\x8a\xef\xbf\xbd.");
+        assert_string_equal(buf_cstr(&got),
+                            "\xec\x84\x9c\xec\x9a\xb8 \xf0\x9f\xa6\x8a\xef\xbf\xbd.");
         buf_clear(&got);
         teardown(NULL);
     }
@@ -198,13 +227,16 @@ static void errors(void **state UNUSED)
     struct why w;
     why_set(&w, ERR_INVALID, "messages[0].content", "must be a string");
     openai_put_error(&out, &(struct openai_error){.err = ERR_INVALID, .why = &w});
-    said("{\"error\":{\"message\":\"messages[0].content: must be a string\",\"type\":\"invalid_request_error\",\"param\":\"messages[0].content\","
+    said("{\"error\":{\"message\":\"messages[0].content: must be a "
+         "string\",\"type\":\"invalid_request_error\",\"param\":\"messages[0].content\","
          "\"code\":null}}");
     openai_put_error(&out, &(struct openai_error){.err = ERR_BUSY});
-    said("{\"error\":{\"message\":\"too many requests at once\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"rate_limit_exceeded\"}}");
+    said("{\"error\":{\"message\":\"too many requests at "
+         "once\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"rate_limit_exceeded\"}}");
     why_set(&w, ERR_UNAVAILABLE, "", "no worker");
     openai_answer_failed(&(struct openai_error){.err = ERR_UNAVAILABLE, .why = &w}, &out);
-    said("data: {\"error\":{\"message\":\"no worker\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
+    said("data: {\"error\":{\"message\":\"no "
+         "worker\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
     openai_answer_ping(&out, "reading video 42%");
     said(": reading video 42%\n\n");
 }
@@ -225,8 +257,10 @@ static void files(void **state UNUSED)
     fs.files = list;
     fs.n_files = 1;
     openai_put_files(&out, &fs);
-    said("{\"object\":\"list\",\"data\":[{\"id\":\"file-1\",\"object\":\"file\",\"bytes\":5,\"created_at\":6,\"filename\":\"a\\\"b.mp4\","
-         "\"purpose\":\"user_data\",\"status\":\"processed\",\"status_details\":null}],\"first_id\":\"file-1\",\"last_id\":\"file-1\",\"has_more\":false}");
+    said("{\"object\":\"list\",\"data\":[{\"id\":\"file-1\",\"object\":\"file\",\"bytes\":5,"
+         "\"created_at\":6,\"filename\":\"a\\\"b.mp4\","
+         "\"purpose\":\"user_data\",\"status\":\"processed\",\"status_details\":null}],\"first_"
+         "id\":\"file-1\",\"last_id\":\"file-1\",\"has_more\":false}");
     openai_put_deleted(&out, SLICE_LIT("file-1"));
     said("{\"id\":\"file-1\",\"object\":\"file\",\"deleted\":true}");
 }
@@ -234,8 +268,10 @@ static void files(void **state UNUSED)
 int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
-    const struct CMUnitTest tests[] = {T(chat_streamed), T(chat_streamed_with_usage), T(chat_whole), T(completion_both_ways),
-                                       T(chat_logprobs), T(completion_logprobs), T(split_characters), T(cut_off_in_a_character),
-                                       T(errors), T(files)};
+    const struct CMUnitTest tests[] = {T(chat_streamed),    T(chat_streamed_with_usage),
+                                       T(chat_whole),       T(completion_both_ways),
+                                       T(chat_logprobs),    T(completion_logprobs),
+                                       T(split_characters), T(cut_off_in_a_character),
+                                       T(errors),           T(files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

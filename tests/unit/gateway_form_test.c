@@ -67,22 +67,32 @@ static void check_form(const char *type, const char *text, const char *want)
         struct why w = {0};
         int e = form(type, slice_str(text), step, &g, &w);
         if (e != 0 || strcmp(buf_cstr(&g.log), want) != 0)
-            fail_msg("step %zu: %s '%s', not '%s' (%s)", step, err_name(e), buf_cstr(&g.log), want, w.text);
+            fail_msg("step %zu: %s '%s', not '%s' (%s)", step, err_name(e), buf_cstr(&g.log), want,
+                     w.text);
         buf_clear(&g.log);
     }
 }
 
 static void forms(void **state UNUSED)
 {
-    check_form(TYPE, "--XX\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nuser_data\r\n--XX\r\nContent-Disposition: form-data; "
-                     "name=\"file\"; filename=\"a b.mp4\"\r\nContent-Type: video/mp4\r\n\r\nBYTES\r\n--XX--\r\n",
-               "purpose=user_data;file(a b.mp4)=BYTES;");
-    /* Empty parts, bytes that look like a boundary, preamble and epilogue, blanks after a boundary, quotes. */
-    check_form(TYPE, "hello\r\n--XX \t\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n--XX\r\ncontent-disposition: FORM-DATA; "
-                     "name=\"b\"; filename=\"q\\\"q.mp4\"\r\n\r\n\r\n--XY\r\n--X\r\n-\r\n\r\n--XX--bye\r\n--XX\r\n",
+    check_form(
+        TYPE,
+        "--XX\r\nContent-Disposition: form-data; "
+        "name=\"purpose\"\r\n\r\nuser_data\r\n--XX\r\nContent-Disposition: form-data; "
+        "name=\"file\"; filename=\"a b.mp4\"\r\nContent-Type: video/mp4\r\n\r\nBYTES\r\n--XX--\r\n",
+        "purpose=user_data;file(a b.mp4)=BYTES;");
+    /* Empty parts, bytes that look like a boundary, preamble and epilogue, blanks after a boundary,
+     * quotes. */
+    check_form(TYPE,
+               "hello\r\n--XX \t\r\nContent-Disposition: form-data; "
+               "name=a\r\n\r\n\r\n--XX\r\ncontent-disposition: FORM-DATA; "
+               "name=\"b\"; "
+               "filename=\"q\\\"q.mp4\"\r\n\r\n\r\n--XY\r\n--X\r\n-\r\n\r\n--XX--bye\r\n--XX\r\n",
                "a=;b(q\"q.mp4)=\r\n--XY\r\n--X\r\n-\r\n;");
     check_form("Multipart/Form-Data; charset=x; boundary=\"X X\"",
-               "--X X\r\nContent-Disposition: form-data; name=\"f\"; filename*=UTF-8''%ED%95%9C.mp4\r\n\r\nz\r\n--X X--", "f(\xed\x95\x9c.mp4)=z;");
+               "--X X\r\nContent-Disposition: form-data; name=\"f\"; "
+               "filename*=UTF-8''%ED%95%9C.mp4\r\n\r\nz\r\n--X X--",
+               "f(\xed\x95\x9c.mp4)=z;");
     check_form(TYPE, "--XX--", "");
 }
 
@@ -95,12 +105,15 @@ static void broken_forms(void **state UNUSED)
         {"application/json", "", ERR_INVALID},
         {"multipart/form-data", "", ERR_INVALID},
         {"multipart/form-data; boundary=", "", ERR_INVALID},
-        {"multipart/form-data; boundary=0123456789012345678901234567890123456789012345678901234567890123456789X", "", ERR_INVALID},
+        {"multipart/form-data; "
+         "boundary=0123456789012345678901234567890123456789012345678901234567890123456789X",
+         "", ERR_INVALID},
         {TYPE, "", ERR_INVALID},
         {TYPE, "--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nno end", ERR_INVALID},
         {TYPE, "--XX\r\nContent-Disposition: form-data\r\n\r\nx\r\n--XX--", ERR_INVALID},
         {TYPE, "--XX\r\n\r\nx\r\n--XX--", ERR_INVALID},
-        {TYPE, "--XX\r\nContent-Disposition: attachment; name=\"a\"\r\n\r\nx\r\n--XX--", ERR_INVALID},
+        {TYPE, "--XX\r\nContent-Disposition: attachment; name=\"a\"\r\n\r\nx\r\n--XX--",
+         ERR_INVALID},
         {TYPE, "--XXzz\r\n", ERR_INVALID}};
     for (size_t i = 0; i < ARRAY_LEN(BAD); i++) {
         struct got g = {0};
@@ -122,7 +135,8 @@ static void form_limits(void **state UNUSED)
         for (int i = 0; i < n; i++)
             buf_put_str(&text, "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n");
         buf_put_str(&text, "--XX--");
-        assert_int_equal(form(TYPE, buf_slice(&text), 1000, &g, &w), n > FORM_PARTS_MAX ? ERR_TOO_BIG : 0);
+        assert_int_equal(form(TYPE, buf_slice(&text), 1000, &g, &w),
+                         n > FORM_PARTS_MAX ? ERR_TOO_BIG : 0);
         buf_clear(&g.log);
     }
     buf_reset(&text);
@@ -134,7 +148,10 @@ static void form_limits(void **state UNUSED)
     assert_int_equal(form(TYPE, buf_slice(&text), 100, &g, &w), ERR_TOO_BIG);
     buf_clear(&text);
     g.fail_at_part = 1;
-    assert_int_equal(form(TYPE, SLICE_LIT("--XX\r\nContent-Disposition: form-data; name=a\r\n\r\nx"), 100, &g, &w), ERR_UNSUPPORTED);
+    assert_int_equal(form(TYPE,
+                          SLICE_LIT("--XX\r\nContent-Disposition: form-data; name=a\r\n\r\nx"), 100,
+                          &g, &w),
+                     ERR_UNSUPPORTED);
 }
 
 /* ---- base64 ---- */
@@ -148,7 +165,9 @@ static void check_base64(const char *text, const char *want)
         buf_reset(&whole);
         int e = 0;
         for (size_t at = 0; e == 0 && at < strlen(text); at += step)
-            e = base64_feed(&b, (slice){text + at, strlen(text) - at < step ? strlen(text) - at : step}, &whole);
+            e = base64_feed(&b,
+                            (slice){text + at, strlen(text) - at < step ? strlen(text) - at : step},
+                            &whole);
         if (e == 0)
             e = base64_end(&b, &whole);
         assert_int_equal(e, want ? 0 : ERR_INVALID);
@@ -203,8 +222,14 @@ static void api_keys(void **state UNUSED)
     assert_string_equal(b.name, "team");
     assert_memory_equal(b.id, c.id, sizeof b.id);
     assert_memory_not_equal(a.id, b.id, sizeof a.id);
-    static const char *const WRONG[] = {"", "Bearer", "Bearer ", "Bearer sk-first-ke", "Bearer sk-first-key2", "Basic sk-first-key",
-                                        "sk-first-key", "Bearer team:sk-second-key"};
+    static const char *const WRONG[] = {"",
+                                        "Bearer",
+                                        "Bearer ",
+                                        "Bearer sk-first-ke",
+                                        "Bearer sk-first-key2",
+                                        "Basic sk-first-key",
+                                        "sk-first-key",
+                                        "Bearer team:sk-second-key"};
     for (size_t i = 0; i < ARRAY_LEN(WRONG); i++)
         assert_int_equal(check(k, WRONG[i], &d), ERR_AUTH);
     keys_free(k);
@@ -229,7 +254,9 @@ static void broken_key_files(void **state UNUSED)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forms),  cmocka_unit_test(broken_forms), cmocka_unit_test(form_limits),
-                                       cmocka_unit_test(base64), cmocka_unit_test(api_keys),     cmocka_unit_test(broken_key_files)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forms),       cmocka_unit_test(broken_forms),
+        cmocka_unit_test(form_limits), cmocka_unit_test(base64),
+        cmocka_unit_test(api_keys),    cmocka_unit_test(broken_key_files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,6 +117,11 @@ static void file_that_is_not_there(void **state UNUSED)
 
 static void reader_that_died(void **state UNUSED)
 {
+    struct gw_config cfg = {
+        .requests_max = 4, .queue_max = 4, .request_ms = 600000, .worker_wait_ms = 5000};
+    world_free(&w);
+    world_new(&w, &cfg);
+    up_all(&w);
     ask_file();
     for (int i = 0; i < 500 && !h.n_failed; i++) {
         say_record(NUNCHI__FILE_RECORD__STATUS__UPLOADED, 300, 0);
