@@ -5,6 +5,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "model-svc/pickers.h"
 
 /* How long to look for the next step before sleeping: it mostly comes within a few tens of
  * microseconds, and waking a thread costs more. Short, because somebody else may need the CPU. */
@@ -26,7 +27,7 @@ struct compute {
     model_file *file;
     vocab *words;
     engine *e;
-    sampler *picker;
+    pickers *pickers;
     int err; /* of loading, then of the last step */
     struct why why;
     uint64_t took_us;
@@ -65,14 +66,13 @@ static int load(struct compute *c, struct why *w)
     if ((uint32_t)vocab_size(c->words) != engine_info(c->e)->n_vocab)
         return why_set(w, ERR_INVALID, "model", "the vocabulary has %d entries, the output %u",
                        vocab_size(c->words), engine_info(c->e)->n_vocab);
-    c->picker = sampler_new(vocab_size(c->words));
+    c->pickers = pickers_new(engine_info(c->e)->threads, vocab_size(c->words));
     return 0;
 }
 
 static void unload(struct compute *c)
 {
-    if (c->picker)
-        sampler_free(c->picker);
+    pickers_free(c->pickers);
     if (c->e)
         engine_close(c->e);
     if (c->words)
@@ -107,8 +107,8 @@ static int step(struct compute *c, struct sched_work *work, struct why *w)
         struct sched_job *j = &work->jobs[i];
         j->in.logits = engine_logits(c->e, j->row);
         CHECK(j->in.logits);
-        sampler_pick(c->picker, j->params, &j->in, &j->out);
     }
+    pickers_run(c->pickers, work->jobs, work->n_jobs);
     return 0;
 }
 
