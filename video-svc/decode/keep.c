@@ -145,6 +145,16 @@ static bool alone_in_scene(const keep *k, size_t i)
              (i + 1 < k->n_kept && k->kept[i + 1].scene == k->kept[i].scene));
 }
 
+/* Between its neighbours in time; the first and the last have one neighbour, which counts twice. */
+static uint64_t gap_around(const keep *k, size_t i)
+{
+    uint64_t left = i ? k->kept[i].time_ms - k->kept[i - 1].time_ms : UINT64_MAX;
+    uint64_t right = i + 1 < k->n_kept ? k->kept[i + 1].time_ms - k->kept[i].time_ms : UINT64_MAX;
+    if (left == UINT64_MAX && right == UINT64_MAX)
+        return 0;
+    return left == UINT64_MAX ? 2 * right : right == UINT64_MAX ? 2 * left : left + right;
+}
+
 /* Over the limit, a frame goes: rather one of several of a scene, and the one whose neighbours are closest. */
 static void thin(keep *k)
 {
@@ -152,9 +162,7 @@ static void thin(keep *k)
         size_t worst = 0;
         uint64_t least = UINT64_MAX;
         for (size_t i = 0; i < k->n_kept; i++) {
-            uint64_t left = i ? k->kept[i - 1].time_ms : 0;
-            uint64_t right = i + 1 < k->n_kept ? k->kept[i + 1].time_ms : k->kept[i].time_ms + (uint64_t)STEP_MIN_MS;
-            uint64_t gap = right - left + (alone_in_scene(k, i) ? (uint64_t)1 << 40 : 0);
+            uint64_t gap = gap_around(k, i) + (alone_in_scene(k, i) ? (uint64_t)1 << 40 : 0);
             if (gap < least) {
                 least = gap;
                 worst = i;
