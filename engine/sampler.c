@@ -1,6 +1,7 @@
-/* Penalties, filters and the draw, in the order that the parameters are documented in: repetition, presence and frequency
- * penalty, bias, temperature, top-k, top-p, min-p. Everything here is plain IEEE multiplication and addition in a fixed
- * order, so that the same call gives the same id on any machine. */
+/* Penalties, filters and the draw, in the order that the parameters are documented in: repetition,
+ * presence and frequency penalty, bias, temperature, top-k, top-p, min-p. Everything here is plain
+ * IEEE multiplication and addition in a fixed order, so that the same call gives the same id on any
+ * machine. */
 #include "engine/engine.h"
 
 #include <float.h>
@@ -9,8 +10,8 @@
 #include "engine/math.h"
 
 #define LANES 16
-/* Candidates are grouped by the binary exponent of their probability relative to the best one's. Below 2^-63 of it nothing
- * is ever drawn. */
+/* Candidates are grouped by the binary exponent of their probability relative to the best one's.
+ * Below 2^-63 of it nothing is ever drawn. */
 #define BUCKETS 64
 
 struct candidate {
@@ -20,9 +21,9 @@ struct candidate {
 
 struct sampler {
     int32_t n_vocab;
-    float *x;                /* (n_vocab) adjusted logits, then relative probabilities */
-    uint32_t *count;         /* (n_vocab) all zero between calls */
-    struct candidate *head;  /* (n_vocab) */
+    float *x;               /* (n_vocab) adjusted logits, then relative probabilities */
+    uint32_t *count;        /* (n_vocab) all zero between calls */
+    struct candidate *head; /* (n_vocab) */
 };
 
 sampler *sampler_new(int32_t n_vocab)
@@ -46,7 +47,8 @@ void sampler_free(sampler *s)
     free(s);
 }
 
-/* e^x for x <= 0 without fused operations, so that a plain build vectorises it; within 1e-6 relative. */
+/* e^x for x <= 0 without fused operations, so that a plain build vectorises it; within 1e-6
+ * relative. */
 static inline float exp_neg(float x)
 {
     float c = x < -87.0f ? -87.0f : x;
@@ -75,8 +77,8 @@ static float max_of(const float *x, int32_t n)
     return best;
 }
 
-/* out[i] = e^((x[i] - top) * scale) (out may be NULL), and the sum: 16 lanes, each added up in single precision over runs of
- * 16 values, the runs in double. */
+/* out[i] = e^((x[i] - top) * scale) (out may be NULL), and the sum: 16 lanes, each added up in
+ * single precision over runs of 16 values, the runs in double. */
 static double exp_all(const float *x, float *out, int32_t n, float top, float scale)
 {
     double sum = 0;
@@ -103,7 +105,8 @@ static double exp_all(const float *x, float *out, int32_t n, float top, float sc
     return sum;
 }
 
-/* ---- logprobs: of the model's own distribution -------------------------------------------------------------- */
+/* ---- logprobs: of the model's own distribution
+ * -------------------------------------------------------------- */
 
 static bool likelier(float a, int32_t a_id, float b, int32_t b_id)
 {
@@ -125,7 +128,8 @@ static void put_top(struct sampled *out, uint32_t want, float logit, int32_t id)
     out->top[at].id = id;
 }
 
-static void fill_logprobs(const struct sample_params *p, const struct sample_input *in, struct sampled *out)
+static void fill_logprobs(const struct sample_params *p, const struct sample_input *in,
+                          struct sampled *out)
 {
     float top = max_of(in->logits, in->n_vocab);
     double norm = (double)top + math_log64(exp_all(in->logits, NULL, in->n_vocab, top, 1.0f));
@@ -140,7 +144,8 @@ static void fill_logprobs(const struct sample_params *p, const struct sample_inp
         out->top[i].logprob = (float)((double)out->top[i].logprob - norm);
 }
 
-/* ---- penalties and bias ------------------------------------------------------------------------------------- */
+/* ---- penalties and bias
+ * ------------------------------------------------------------------------------------- */
 
 static bool valid(const sampler *s, int32_t id)
 {
@@ -189,8 +194,8 @@ static void penalise(sampler *s, const struct sample_params *p, const struct sam
 
 static bool adjusts(const struct sample_params *p)
 {
-    return (p->repetition_penalty > 0 && p->repetition_penalty != 1.0f) || p->presence_penalty != 0 ||
-           p->frequency_penalty != 0 || p->n_bias > 0 || p->forbid_ends;
+    return (p->repetition_penalty > 0 && p->repetition_penalty != 1.0f) ||
+           p->presence_penalty != 0 || p->frequency_penalty != 0 || p->n_bias > 0 || p->forbid_ends;
 }
 
 static void adjust(sampler *s, const struct sample_params *p, const struct sample_input *in)
@@ -199,7 +204,8 @@ static void adjust(sampler *s, const struct sample_params *p, const struct sampl
     penalise(s, p, in);
     for (size_t i = 0; i < p->n_bias; i++) {
         if (valid(s, p->bias[i].id))
-            s->x[p->bias[i].id] = p->bias[i].add <= -100.0f ? -INFINITY : s->x[p->bias[i].id] + p->bias[i].add;
+            s->x[p->bias[i].id] =
+                p->bias[i].add <= -100.0f ? -INFINITY : s->x[p->bias[i].id] + p->bias[i].add;
     }
     for (size_t i = 0; p->forbid_ends && i < in->n_ends; i++) {
         if (valid(s, in->ends[i]))
@@ -207,9 +213,12 @@ static void adjust(sampler *s, const struct sample_params *p, const struct sampl
     }
 }
 
-/* ---- the draw ------------------------------------------------------------------------------------------------ */
+/* ---- the draw
+ * ------------------------------------------------------------------------------------------------
+ */
 
-/* Stafford's mix 13 of splitmix64 (G. Steele, D. Lea, C. Flood: Fast splittable pseudorandom number generators, 2014). */
+/* Stafford's mix 13 of splitmix64 (G. Steele, D. Lea, C. Flood: Fast splittable pseudorandom number
+ * generators, 2014). */
 static uint64_t mix(uint64_t z)
 {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -217,7 +226,8 @@ static uint64_t mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-/* In [0, 1): a function of the three numbers alone, so that any worker at any time draws the same. */
+/* In [0, 1): a function of the three numbers alone, so that any worker at any time draws the same.
+ */
 static double uniform(uint64_t seed, uint64_t choice, uint64_t position)
 {
     uint64_t h = mix(seed + 0x9e3779b97f4a7c15u);
@@ -236,6 +246,8 @@ static int32_t greedy(const float *x, int32_t n)
 
 static int bucket_of(float p)
 {
+    if (!(p > 0))
+        return BUCKETS;
     uint32_t bits;
     memcpy(&bits, &p, sizeof bits);
     int below = 127 - (int)(bits >> 23); /* p = 1.m * 2^-below */
@@ -250,8 +262,8 @@ static int by_likelihood(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* The most likely candidates, sorted: at least enough for the filters, found without sorting the rest. total is the sum of
- * all relative probabilities. */
+/* The most likely candidates, sorted: at least enough for the filters, found without sorting the
+ * rest. total is the sum of all relative probabilities. */
 static size_t take_head(sampler *s, const struct sample_params *p, double total)
 {
     size_t n_in[BUCKETS + 1] = {0};
@@ -268,8 +280,11 @@ static size_t take_head(sampler *s, const struct sample_params *p, double total)
         n += n_in[last];
         mass += mass_in[last];
         bool enough_k = p->top_k > 0 && n >= p->top_k;
-        bool enough_p = p->top_p < 1.0f && mass >= (double)p->top_p * total;
-        bool enough_min = p->min_p > 0 && ldexpf(1.0f, -last) < p->min_p;
+        /* top-p is a share of what top-k leaves: then all of that is needed, also the part that
+         * goes again. */
+        bool share_of_all = p->top_k == 0 || p->top_p >= 1.0f;
+        bool enough_p = share_of_all && p->top_p < 1.0f && mass >= (double)p->top_p * total;
+        bool enough_min = share_of_all && p->min_p > 0 && ldexpf(1.0f, -last) < p->min_p;
         if (enough_k || enough_p || enough_min)
             break;
     }
@@ -282,8 +297,10 @@ static size_t take_head(sampler *s, const struct sample_params *p, double total)
     return taken;
 }
 
-/* How many of the sorted candidates pass the filters; *mass is their sum. total: of the whole distribution. */
-static size_t filter(const sampler *s, const struct sample_params *p, size_t n, double total, double *mass)
+/* How many of the sorted candidates pass the filters; *mass is their sum. total: of the whole
+ * distribution. */
+static size_t filter(const sampler *s, const struct sample_params *p, size_t n, double total,
+                     double *mass)
 {
     if (p->top_k > 0 && n > p->top_k)
         n = p->top_k;
@@ -329,12 +346,15 @@ static int32_t draw_head(const struct candidate *head, size_t n, double at)
     return head[i].id;
 }
 
-static int32_t draw(sampler *s, const struct sample_params *p, const float *x, const struct sample_input *in)
+static int32_t draw(sampler *s, const struct sample_params *p, const float *x,
+                    const struct sample_input *in)
 {
     float top = max_of(x, in->n_vocab);
     if (!(top > -INFINITY) || !(p->temperature > FLT_MIN))
         return greedy(x, in->n_vocab);
     double total = exp_all(x, s->x, in->n_vocab, top, 1.0f / p->temperature);
+    if (!(total > 0 && total <= DBL_MAX)) /* logits that are no numbers: broken weights */
+        return greedy(x, in->n_vocab);
     double u = uniform(p->seed, in->choice, in->n_generated);
     if (p->top_k == 0 && p->top_p >= 1.0f && p->min_p <= 0)
         return draw_all(s->x, in->n_vocab, u * total);
@@ -343,7 +363,8 @@ static int32_t draw(sampler *s, const struct sample_params *p, const float *x, c
     return draw_head(s->head, n, u * mass);
 }
 
-void sampler_pick(sampler *s, const struct sample_params *p, const struct sample_input *in, struct sampled *out)
+void sampler_pick(sampler *s, const struct sample_params *p, const struct sample_input *in,
+                  struct sampled *out)
 {
     CHECK(in->n_vocab == s->n_vocab);
     const float *x = in->logits;

@@ -1,4 +1,5 @@
-/* The reference backend against transformers, and the kernels against both: tests/golden/make_engine_golden.py made the data. */
+/* The reference backend against transformers, and the kernels against both:
+ * tests/golden/make_engine_golden.py made the data. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -15,8 +16,14 @@
 #define CONTINUE_MAX 64
 #define POSITIONS_MAX 8
 #define SAMPLES_MAX 8192
-/* Greedy ids must agree where the two best logits are further apart than the kernels' int8 arithmetic moves them. */
-#define GAP 0.1f
+/* What is allowed, relative to the rms of a position's logits: the largest difference of one logit,
+ * the rms of the differences, and how far the two best logits of a greedy choice must be apart for
+ * the choice to count. The kernels see activations in 8 bits, so their single logits stray further
+ * than their rms says. */
+struct bound {
+    float max, rms, gap;
+};
+static const struct bound REFERENCE = {1e-4f, 5e-5f, 1e-3f}, KERNELS = {0.5f, 0.15f, 0.2f};
 
 struct position {
     uint32_t at, n;
@@ -43,7 +50,8 @@ static void read_prompt(FILE *f, struct prompt *p)
     p->n_ids = read_u32(f);
     p->n_more = read_u32(f);
     p->n_positions = read_u32(f);
-    assert_true(p->n_ids <= IDS_MAX && p->n_more <= CONTINUE_MAX && p->n_positions <= POSITIONS_MAX);
+    assert_true(p->n_ids <= IDS_MAX && p->n_more <= CONTINUE_MAX &&
+                p->n_positions <= POSITIONS_MAX);
     assert_int_equal(fread(p->ids, sizeof p->ids[0], p->n_ids, f), p->n_ids);
     for (uint32_t i = 0; i < p->n_more; i++) {
         assert_int_equal(fread(&p->ids[p->n_ids + i], 4, 1, f), 1);
@@ -95,13 +103,17 @@ static void close_model(struct model *m)
     free(m->blocks);
 }
 
-/* One step over the prompt and its continuation; logits where the golden has them and for the continuation. */
+/* One step over the prompt and its continuation; logits where the golden has them and for the
+ * continuation. */
 static void compute(struct model *m, const struct prompt *p)
 {
     static struct engine_row rows[IDS_MAX + CONTINUE_MAX];
     uint32_t n = p->n_ids + p->n_more;
     for (uint32_t i = 0; i < n; i++)
-        rows[i] = (struct engine_row){.token = p->ids[i], .position = i, .attend_until = i + 1, .want_logits = i + 1 >= p->n_ids};
+        rows[i] = (struct engine_row){.token = p->ids[i],
+                                      .position = i,
+                                      .attend_until = i + 1,
+                                      .want_logits = i + 1 >= p->n_ids};
     for (uint32_t i = 0; i < p->n_positions; i++)
         rows[p->positions[i].at].want_logits = true;
     struct engine_seq seq = {m->blocks, 64};
@@ -111,22 +123,27 @@ static void compute(struct model *m, const struct prompt *p)
         fail_msg("%s", w.text);
 }
 
-static float worst_difference(struct model *m, const struct prompt *p, uint32_t stride)
+/* Raises *max and *rms to those of the worst position; a NaN stays. */
+static void differences(struct model *m, const struct prompt *p, uint32_t stride, float *max,
+                        float *rms)
 {
-    float worst = 0;
     for (uint32_t i = 0; i < p->n_positions; i++) {
         const struct position *q = &p->positions[i];
         const float *got = engine_logits(m->e, q->at);
+        float squares = 0;
         for (uint32_t k = 0; k < q->n; k++) {
             float off = fabsf(got[k * stride] - q->logits[k]) / q->rms;
-            worst = off > worst ? off : worst;
+            *max = off > *max || off != off ? off : *max;
+            squares += off * off;
         }
+        float all = sqrtf(squares / (float)q->n);
+        *rms = all > *rms || all != all ? all : *rms;
     }
-    return worst;
 }
 
-static void same_greedy_ids(struct model *m, const struct prompt *p)
+static void same_greedy_ids(struct model *m, const struct prompt *p, float gap)
 {
+    float close = gap * p->positions[p->n_positions - 1].rms;
     uint32_t n_vocab = engine_info(m->e)->n_vocab;
     for (uint32_t i = 0; i < p->n_more; i++) {
         const float *got = engine_logits(m->e, p->n_ids + i - 1);
@@ -134,12 +151,14 @@ static void same_greedy_ids(struct model *m, const struct prompt *p)
         for (uint32_t k = 1; k < n_vocab; k++)
             best = got[k] > got[best] ? k : best;
         int32_t want = p->ids[p->n_ids + i];
-        if (p->gap[i] > GAP && (int32_t)best != want)
-            fail_msg("continuation %u: id %u, not %d; the two best were %g apart", i, best, want, (double)p->gap[i]);
+        if (p->gap[i] > close && (int32_t)best != want)
+            fail_msg("continuation %u: id %u, not %d; the two best were %g apart", i, best, want,
+                     (double)p->gap[i]);
     }
 }
 
-static void check(const char *file, const char *golden, const char *backend, float allowed)
+static void check(const char *file, const char *golden, const char *backend,
+                  const struct bound *allowed)
 {
     static struct prompt p;
     struct model m;
@@ -147,18 +166,18 @@ static void check(const char *file, const char *golden, const char *backend, flo
     FILE *f = fopen(golden, "rb");
     assert_non_null(f);
     uint32_t stride = read_u32(f), n = read_u32(f);
-    float worst = 0;
+    float max = 0, rms = 0;
     for (uint32_t i = 0; i < n; i++) {
         read_prompt(f, &p);
         compute(&m, &p);
-        float off = worst_difference(&m, &p, stride);
-        worst = off > worst ? off : worst;
-        same_greedy_ids(&m, &p);
+        differences(&m, &p, stride, &max, &rms);
+        same_greedy_ids(&m, &p, allowed->gap);
     }
     fclose(f);
     close_model(&m);
-    printf("%s, %s: largest difference / rms %.2e\n", file, backend, (double)worst);
-    assert_true(worst < allowed);
+    printf("%s, %s: differences up to %.2e of the rms, rms %.2e in the worst position\n", file,
+           backend, (double)max, (double)rms);
+    assert_true(max < allowed->max && rms < allowed->rms);
 }
 
 #define SMOLLM2 "SmolLM2-135M-Instruct.Q4_1.gguf", "tests/golden/data/engine_smollm2.bin"
@@ -167,26 +186,27 @@ static void check(const char *file, const char *golden, const char *backend, flo
 static void reference_equals_transformers_smollm2(void **state)
 {
     (void)state;
-    check(SMOLLM2, "reference", 1e-4f);
+    check(SMOLLM2, "reference", &REFERENCE);
 }
 
 static void reference_equals_transformers_gemma3(void **state)
 {
     (void)state;
-    check(GEMMA3, "reference", 1e-4f);
+    check(GEMMA3, "reference", &REFERENCE);
 }
 
-/* The kernels quantise activations to 8 bits: their bound is that of the arithmetic, the greedy ids are the real test. */
+/* The kernels quantise activations to 8 bits: their bound is that of the arithmetic, the greedy ids
+ * are the real test. */
 static void kernels_stay_close_smollm2(void **state)
 {
     (void)state;
-    check(SMOLLM2, "cpu", 0.5f);
+    check(SMOLLM2, "cpu", &KERNELS);
 }
 
 static void kernels_stay_close_gemma3(void **state)
 {
     (void)state;
-    check(GEMMA3, "cpu", 0.5f);
+    check(GEMMA3, "cpu", &KERNELS);
 }
 
 int main(void)

@@ -127,6 +127,48 @@ static void top_k_top_p_min_p_cut_the_tail(void **state)
     assert_near(share[2], 0.0900, 0.01);
 }
 
+/* Relative 10 4 2 2 1 1: of all six a share of 0.85 are the first four (0.8 is not enough). */
+static void top_p_is_a_share_of_what_top_k_leaves(void **state)
+{
+    (void)state;
+    static const float p_of[] = {10, 4, 2, 2, 1, 1, 0.5f};
+    float x[N];
+    int seen[N] = {0};
+    for (int i = 0; i < N; i++)
+        x[i] = i < (int)ARRAY_LEN(p_of) ? logf(p_of[i]) : -50.0f;
+    struct sample_params p = PLAIN;
+    p.top_k = 6;
+    p.top_p = 0.85f;
+    for (uint64_t seed = 0; seed < 4000; seed++) {
+        p.seed = seed;
+        seen[pick(p, (struct sample_input){.logits = x}).id]++;
+    }
+    assert_true(seen[0] > seen[1] && seen[1] > seen[2] && seen[3] > 300);
+    assert_int_equal(seen[0] + seen[1] + seen[2] + seen[3], 4000);
+}
+
+/* Broken weights give such logits: an id all the same, and nothing beyond memory. */
+static void logits_that_are_no_numbers(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    float x[N];
+    struct sample_params ways[] = {PLAIN, PLAIN, PLAIN, PLAIN};
+    ways[1].top_k = 3;
+    ways[2].top_p = 0.5f;
+    ways[3].temperature = 0;
+    for (size_t k = 0; k < ARRAY_LEN(bad); k++) {
+        for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+            memcpy(x, logits, sizeof x);
+            x[5] = x[600] = bad[k];
+            assert_in_range(pick(ways[i], (struct sample_input){.logits = x}).id, 0, N - 1);
+            for (int j = 0; j < N; j++)
+                x[j] = bad[k];
+            assert_in_range(pick(ways[i], (struct sample_input){.logits = x}).id, 0, N - 1);
+        }
+    }
+}
+
 static void an_id_depends_on_seed_choice_and_position_alone(void **state)
 {
     (void)state;
@@ -239,7 +281,8 @@ static void input_is_left_as_it_was(void **state)
     int32_t ids[] = {10, -5, N, 2000000};
     p.presence_penalty = p.frequency_penalty = 1;
     p.repetition_penalty = 2;
-    pick(p, (struct sample_input){.generated = ids, .n_generated = 4, .prompt = ids, .n_prompt = 4});
+    pick(p,
+         (struct sample_input){.generated = ids, .n_generated = 4, .prompt = ids, .n_prompt = 4});
     assert_memory_equal(before, logits, sizeof before);
     p = PLAIN;
     p.temperature = 0;
@@ -253,6 +296,8 @@ int main(void)
         cmocka_unit_test(temperature_one_draws_the_models_distribution),
         cmocka_unit_test(a_low_temperature_sharpens),
         cmocka_unit_test(top_k_top_p_min_p_cut_the_tail),
+        cmocka_unit_test(top_p_is_a_share_of_what_top_k_leaves),
+        cmocka_unit_test(logits_that_are_no_numbers),
         cmocka_unit_test(an_id_depends_on_seed_choice_and_position_alone),
         cmocka_unit_test(penalties_are_openais),
         cmocka_unit_test(bias_adds_and_forbids),
