@@ -16,20 +16,25 @@ struct engine {
     backend *b;
     decoder *d;
     uint32_t rows_max;
-    size_t n_rows; /* of the last step: bounds engine_logits */
-    uint32_t written[ENGINE_ROWS_MAX]; /* by sequence of the step being checked: its last row's position + 1, 0: no row */
+    size_t n_rows;                     /* of the last step: bounds engine_logits */
+    uint32_t written[ENGINE_ROWS_MAX]; /* by sequence of the step being checked: its last row's
+                                          position + 1, 0: no row */
 };
 
-/* ---- opening -------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * --------------------------------------------------------------------------------------------------
+ */
 
-static int make_backend(const struct engine_config *cfg, const struct backend_config *bc, backend **out, struct why *w)
+static int make_backend(const struct engine_config *cfg, const struct backend_config *bc,
+                        backend **out, struct why *w)
 {
     slice name = slice_str(cfg->backend && cfg->backend[0] ? cfg->backend : "cpu");
     if (slice_eq_str(name, "cpu"))
         return backend_cpu_new(bc, out, w);
     if (slice_eq_str(name, "reference"))
         return backend_reference_new(bc, out, w);
-    return why_set(w, ERR_INVALID, "backend", "there is no backend '%.20s'; there are cpu and reference", name.p);
+    return why_set(w, ERR_INVALID, "backend",
+                   "there is no backend '%.20s'; there are cpu and reference", name.p);
 }
 
 /* Bytes of one exported block. */
@@ -38,7 +43,8 @@ static uint64_t block_bytes(const struct shape *s, uint64_t per_number)
     return 2 * (uint64_t)s->n_layer * ENGINE_BLOCK_TOKENS * s->n_kv_head * s->head_dim * per_number;
 }
 
-static int count_blocks(const struct engine_config *cfg, const struct shape *s, uint32_t *out, struct why *w)
+static int count_blocks(const struct engine_config *cfg, const struct shape *s, uint32_t *out,
+                        struct why *w)
 {
     uint64_t n = cfg->kv_blocks;
     bool reference = cfg->backend && strcmp(cfg->backend, "reference") == 0;
@@ -47,12 +53,14 @@ static int count_blocks(const struct engine_config *cfg, const struct shape *s, 
     else if (n == 0)
         n = (s->n_context + ENGINE_BLOCK_TOKENS - 1) / ENGINE_BLOCK_TOKENS;
     if (n < 1 || n > KV_BLOCKS_MAX)
-        return why_set(w, ERR_INVALID, "kv-bytes", "%llu KV blocks; 1 to %u are possible", (unsigned long long)n, KV_BLOCKS_MAX);
+        return why_set(w, ERR_INVALID, "kv-bytes", "%llu KV blocks; 1 to %u are possible",
+                       (unsigned long long)n, KV_BLOCKS_MAX);
     *out = (uint32_t)n;
     return 0;
 }
 
-/* What must be equal for two workers to have the same bits. The instruction set and the number of threads are not in it. */
+/* What must be equal for two workers to have the same bits. The instruction set and the number of
+ * threads are not in it. */
 static void name_numerics(struct engine_info *info)
 {
     digest_stream *s = digest_begin((slice){0});
@@ -106,9 +114,11 @@ static void hash_progress(void *ctx, int permille)
 static int check_config(const struct engine_config *cfg, struct why *w)
 {
     if (cfg->threads < 0 || cfg->threads > THREADS_MAX)
-        return why_set(w, ERR_INVALID, "threads", "%d threads; 1 to %d are possible", cfg->threads, THREADS_MAX);
+        return why_set(w, ERR_INVALID, "threads", "%d threads; 1 to %d are possible", cfg->threads,
+                       THREADS_MAX);
     if (cfg->rows_max > ENGINE_ROWS_MAX)
-        return why_set(w, ERR_INVALID, "rows", "%u rows in a step; at most %d", cfg->rows_max, ENGINE_ROWS_MAX);
+        return why_set(w, ERR_INVALID, "rows", "%u rows in a step; at most %d", cfg->rows_max,
+                       ENGINE_ROWS_MAX);
     return 0;
 }
 
@@ -126,13 +136,16 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
     err = shape_read(f, &e->shape, w);
     if (err >= 0)
         err = count_blocks(cfg, &e->shape, &n_blocks, w);
-    if (err >= 0 && (err = model_file_digest(f, &e->info.weights, cfg->progress ? hash_progress : NULL, &hashing)) < 0)
+    if (err >= 0 && (err = model_file_digest(f, &e->info.weights,
+                                             cfg->progress ? hash_progress : NULL, &hashing)) < 0)
         why_set(w, err, "model", "the model file cannot be read");
-    struct backend_config bc = {.rows_max = e->rows_max, .n_vocab = e->shape.n_vocab, .threads = threads, .isa = cfg->isa};
+    struct backend_config bc = {
+        .rows_max = e->rows_max, .n_vocab = e->shape.n_vocab, .threads = threads, .isa = cfg->isa};
     if (err >= 0)
         err = make_backend(cfg, &bc, &e->b, w);
     if (err >= 0)
-        err = decoder_load(f, &e->shape, e->b, n_blocks, cfg->progress, cfg->progress_ctx, &e->d, w);
+        err =
+            decoder_load(f, &e->shape, e->b, n_blocks, cfg->progress, cfg->progress_ctx, &e->d, w);
     if (err < 0) {
         engine_close(e);
         return err;
@@ -157,7 +170,9 @@ const struct engine_info *engine_info(const engine *e)
     return &e->info;
 }
 
-/* ---- a step --------------------------------------------------------------------------------------------------- */
+/* ---- a step
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int bad_row(struct why *w, size_t i, const char *what)
 {
@@ -183,7 +198,8 @@ static int check_row(const engine *e, const struct engine_step *step, size_t i, 
     return 0;
 }
 
-/* Rows of a sequence ascend, and none looks at a position that is written neither before this step nor in it. */
+/* Rows of a sequence ascend, and none looks at a position that is written neither before this step
+ * nor in it. */
 static int check_order(engine *e, const struct engine_step *step, struct why *w)
 {
     memset(e->written, 0, step->n_seqs * sizeof e->written[0]);
@@ -203,13 +219,16 @@ static int check_order(engine *e, const struct engine_step *step, struct why *w)
 static int check_step(engine *e, const struct engine_step *step, struct why *w)
 {
     if (step->n_seqs > ENGINE_ROWS_MAX)
-        return why_set(w, ERR_INVALID, "seqs", "%zu sequences in a step; at most %d are possible", step->n_seqs, ENGINE_ROWS_MAX);
+        return why_set(w, ERR_INVALID, "seqs", "%zu sequences in a step; at most %d are possible",
+                       step->n_seqs, ENGINE_ROWS_MAX);
     if (step->n_rows == 0 || step->n_rows > e->rows_max)
-        return why_set(w, ERR_INVALID, "rows", "%zu rows in a step; 1 to %u are possible", step->n_rows, e->rows_max);
+        return why_set(w, ERR_INVALID, "rows", "%zu rows in a step; 1 to %u are possible",
+                       step->n_rows, e->rows_max);
     for (size_t i = 0; i < step->n_seqs; i++) {
         for (uint32_t k = 0; k < step->seqs[i].n_blocks; k++) {
             if (step->seqs[i].blocks[k] >= e->info.n_kv_blocks)
-                return why_set(w, ERR_INVALID, "blocks", "block %u does not exist", step->seqs[i].blocks[k]);
+                return why_set(w, ERR_INVALID, "blocks", "block %u does not exist",
+                               step->seqs[i].blocks[k]);
         }
     }
     for (size_t i = 0; i < step->n_rows; i++) {
@@ -236,7 +255,9 @@ const float *engine_logits(const engine *e, size_t row)
     return row < e->n_rows ? e->b->ops->logits_row(e->b, row) : NULL;
 }
 
-/* ---- KV blocks ------------------------------------------------------------------------------------------------ */
+/* ---- KV blocks
+ * ------------------------------------------------------------------------------------------------
+ */
 
 int engine_block_copy(engine *e, uint32_t from, uint32_t to, uint32_t n_tokens)
 {

@@ -1,6 +1,7 @@
-/* The reference backend: float32 throughout, matrices through OpenBLAS, everything else in the plainest loops there are. It is
- * the oracle that the kernels are held against, so it is simple before it is fast. Weights are expanded to floats when the
- * model is loaded: four bytes a weight. One thread. */
+/* The reference backend: float32 throughout, matrices through OpenBLAS, everything else in the
+ * plainest loops there are. It is the oracle that the kernels are held against, so it is simple
+ * before it is fast. Weights are expanded to floats when the model is loaded: four bytes a weight.
+ * One thread. */
 #include "engine/backend/backend.h"
 
 #include <cblas.h>
@@ -31,13 +32,13 @@ struct reference {
     struct act acts[ACTS_MAX + 1]; /* 0 is none */
     uint32_t n_acts;
     struct kv_shape kv;
-    float *keys, *values; /* (n_layer, n_blocks * ENGINE_BLOCK_TOKENS, n_kv_head, head_dim) */
+    float *keys, *values;      /* (n_layer, n_blocks * ENGINE_BLOCK_TOKENS, n_kv_head, head_dim) */
     float *slab_in, *slab_out; /* (SLAB, widest input), (SLAB, widest output) of a multiplication */
     const struct engine_step *step;
-    float *scores;        /* (ENGINE_CONTEXT_MAX at most) grown as needed */
+    float *scores; /* (ENGINE_CONTEXT_MAX at most) grown as needed */
     size_t n_scores;
-    float *picked;        /* (rows_max, n_embd) rows that want logits */
-    float *logits;        /* (rows that want them, n_vocab) */
+    float *picked; /* (rows_max, n_embd) rows that want logits */
+    float *logits; /* (rows that want them, n_vocab) */
     size_t logits_cap;
     size_t logits_at[ENGINE_ROWS_MAX]; /* row -> index + 1 in logits, 0: none */
 };
@@ -106,7 +107,8 @@ static int ref_add_kv(backend *b, const struct kv_shape *shape)
     struct reference *r = of(b);
     r->kv = *shape;
     size_t n;
-    if (size_mul((size_t)shape->n_layer * shape->n_blocks, position_floats(r) * ENGINE_BLOCK_TOKENS, &n) < 0)
+    if (size_mul((size_t)shape->n_layer * shape->n_blocks, position_floats(r) * ENGINE_BLOCK_TOKENS,
+                 &n) < 0)
         return ERR_TOO_BIG;
     r->keys = try_calloc(n, sizeof *r->keys);
     r->values = try_calloc(n, sizeof *r->values);
@@ -123,7 +125,9 @@ static int ref_ready(backend *b, struct why *why)
     }
     r->slab_in = try_calloc(n_in, SLAB * sizeof(float));
     r->slab_out = try_calloc(n_out, SLAB * sizeof(float));
-    return r->slab_in && r->slab_out ? 0 : why_set(why, ERR_NOMEM, "model", "no memory for a step's vectors");
+    return r->slab_in && r->slab_out
+               ? 0
+               : why_set(why, ERR_NOMEM, "model", "no memory for a step's vectors");
 }
 
 /* ---- one step ---- */
@@ -151,9 +155,11 @@ static void ref_embed(backend *b, tensor_id table, float scale, act_id out)
     }
 }
 
-static void norm_vector(const struct reference *r, const struct norm_op *op, const float *in, float *out, uint32_t n)
+static void norm_vector(const struct reference *r, const struct norm_op *op, const float *in,
+                        float *out, uint32_t n)
 {
-    const float *weight = r->tensors[op->weight].x, *bias = op->bias ? r->tensors[op->bias].x : NULL;
+    const float *weight = r->tensors[op->weight].x,
+                *bias = op->bias ? r->tensors[op->bias].x : NULL;
     double mean = 0, square = 0;
     for (uint32_t k = 0; op->kind == NORM_LAYER && k < n; k++)
         mean += (double)in[k] / n;
@@ -171,18 +177,22 @@ static void ref_norm(backend *b, const struct norm_op *op, act_id in, act_id out
         norm_vector(r, op, row_of(r, in, i), row_of(r, out, i), r->acts[in].width);
 }
 
-static void ref_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
+static void ref_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head,
+                           uint32_t head_dim)
 {
     struct reference *r = of(b);
     for (size_t i = 0; i < r->step->n_rows; i++) {
         for (uint32_t h = 0; h < n_head; h++)
-            norm_vector(r, op, row_of(r, x, i) + h * head_dim, row_of(r, x, i) + h * head_dim, head_dim);
+            norm_vector(r, op, row_of(r, x, i) + h * head_dim, row_of(r, x, i) + h * head_dim,
+                        head_dim);
     }
 }
 
-/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias. Always SLAB rows at a time, the last ones filled up with zeros: a BLAS adds
- * up in another order for another number of rows, and a row's result must not depend on how many others there are. */
-static void multiply(struct reference *r, const float *in, size_t rows, tensor_id w, tensor_id bias, float *out)
+/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias. Always SLAB rows at a time, the last ones filled
+ * up with zeros: a BLAS adds up in another order for another number of rows, and a row's result
+ * must not depend on how many others there are. */
+static void multiply(struct reference *r, const float *in, size_t rows, tensor_id w, tensor_id bias,
+                     float *out)
 {
     const struct tensor *t = &r->tensors[w];
     size_t n_in = t->n_in, n_out = t->n_out;
@@ -190,8 +200,9 @@ static void multiply(struct reference *r, const float *in, size_t rows, tensor_i
         size_t n = rows - at < SLAB ? rows - at : SLAB;
         memset(r->slab_in, 0, SLAB * n_in * sizeof(float));
         memcpy(r->slab_in, in + at * n_in, n * n_in * sizeof(float));
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, SLAB, (blasint)n_out, (blasint)n_in, 1.0f, r->slab_in,
-                    (blasint)n_in, t->x, (blasint)n_in, 0.0f, r->slab_out, (blasint)n_out);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, SLAB, (blasint)n_out, (blasint)n_in,
+                    1.0f, r->slab_in, (blasint)n_in, t->x, (blasint)n_in, 0.0f, r->slab_out,
+                    (blasint)n_out);
         memcpy(out + at * n_out, r->slab_out, n * n_out * sizeof(float));
     }
     for (size_t i = 0; bias && i < rows; i++) {
@@ -200,14 +211,16 @@ static void multiply(struct reference *r, const float *in, size_t rows, tensor_i
     }
 }
 
-static void ref_linear(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias, const act_id *out)
+static void ref_linear(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias,
+                       const act_id *out)
 {
     struct reference *r = of(b);
     for (size_t i = 0; i < n; i++)
         multiply(r, r->acts[in].x, r->step->n_rows, w[i], bias[i], r->acts[out[i]].x);
 }
 
-static void rotate_head(const struct reference *r, const struct rope_op *op, uint32_t position, float *x)
+static void rotate_head(const struct reference *r, const struct rope_op *op, uint32_t position,
+                        float *x)
 {
     uint32_t half = op->n_dims / 2;
     const float *factors = op->freq_factors ? r->tensors[op->freq_factors].x : NULL;
@@ -215,14 +228,16 @@ static void rotate_head(const struct reference *r, const struct rope_op *op, uin
         double freq = math_pow64((double)op->theta, -2.0 * i / op->n_dims) * (double)op->freq_scale;
         double sine, cosine;
         math_sincos64(position * (factors ? freq / (double)factors[i] : freq), &sine, &cosine);
-        float *a = op->kind == ROPE_HALF ? &x[i] : &x[2 * i], *c = op->kind == ROPE_HALF ? &x[i + half] : &x[2 * i + 1];
+        float *a = op->kind == ROPE_HALF ? &x[i] : &x[2 * i],
+              *c = op->kind == ROPE_HALF ? &x[i + half] : &x[2 * i + 1];
         float u = *a, v = *c;
         *a = u * (float)cosine - v * (float)sine;
         *c = u * (float)sine + v * (float)cosine;
     }
 }
 
-static void ref_rope(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
+static void ref_rope(backend *b, const struct rope_op *op, act_id x, uint32_t n_head,
+                     uint32_t head_dim)
 {
     struct reference *r = of(b);
     for (size_t i = 0; op->kind != ROPE_NONE && i < r->step->n_rows; i++) {
@@ -232,10 +247,12 @@ static void ref_rope(backend *b, const struct rope_op *op, act_id x, uint32_t n_
 }
 
 /* Where a layer's K (or V) of one position of a sequence lies. */
-static float *kv_at(const struct reference *r, float *pool, uint32_t layer, const struct engine_seq *s, uint32_t position)
+static float *kv_at(const struct reference *r, float *pool, uint32_t layer,
+                    const struct engine_seq *s, uint32_t position)
 {
     size_t block = s->blocks[position / ENGINE_BLOCK_TOKENS];
-    size_t slot = ((size_t)layer * r->kv.n_blocks + block) * ENGINE_BLOCK_TOKENS + position % ENGINE_BLOCK_TOKENS;
+    size_t slot = ((size_t)layer * r->kv.n_blocks + block) * ENGINE_BLOCK_TOKENS +
+                  position % ENGINE_BLOCK_TOKENS;
     return pool + slot * position_floats(r);
 }
 
@@ -245,17 +262,20 @@ static void ref_store_kv(backend *b, uint32_t layer, act_id k, act_id v)
     for (size_t i = 0; i < r->step->n_rows; i++) {
         const struct engine_row *row = &r->step->rows[i];
         const struct engine_seq *s = &r->step->seqs[row->seq];
-        memcpy(kv_at(r, r->keys, layer, s, row->position), row_of(r, k, i), position_floats(r) * sizeof(float));
-        memcpy(kv_at(r, r->values, layer, s, row->position), row_of(r, v, i), position_floats(r) * sizeof(float));
+        memcpy(kv_at(r, r->keys, layer, s, row->position), row_of(r, k, i),
+               position_floats(r) * sizeof(float));
+        memcpy(kv_at(r, r->values, layer, s, row->position), row_of(r, v, i),
+               position_floats(r) * sizeof(float));
     }
 }
 
-static void attend_head(struct reference *r, const struct attention_op *op, const struct engine_row *row, uint32_t h,
-                        const float *q, float *out)
+static void attend_head(struct reference *r, const struct attention_op *op,
+                        const struct engine_row *row, uint32_t h, const float *q, float *out)
 {
     const struct engine_seq *s = &r->step->seqs[row->seq];
     uint32_t kv_head = h / (op->n_head / op->n_kv_head), dim = op->head_dim;
-    uint32_t first = op->window && row->position + 1 > op->window ? row->position + 1 - op->window : 0;
+    uint32_t first =
+        op->window && row->position + 1 > op->window ? row->position + 1 - op->window : 0;
     float top = -INFINITY;
     for (uint32_t p = first; p < row->attend_until; p++) {
         const float *k = kv_at(r, r->keys, op->layer, s, p) + kv_head * dim;
@@ -292,7 +312,8 @@ static void ref_attention(backend *b, const struct attention_op *op, act_id q, a
             r->scores = xrealloc(r->scores, r->n_scores, sizeof *r->scores);
         }
         for (uint32_t h = 0; h < op->n_head; h++)
-            attend_head(r, op, row, h, row_of(r, q, i) + h * op->head_dim, row_of(r, out, i) + h * op->head_dim);
+            attend_head(r, op, row, h, row_of(r, q, i) + h * op->head_dim,
+                        row_of(r, out, i) + h * op->head_dim);
     }
 }
 
@@ -325,7 +346,8 @@ static void ref_add(backend *b, act_id x, act_id y)
         r->acts[x].x[i] += r->acts[y].x[i];
 }
 
-static void ref_logits(backend *b, const struct norm_op *norm, act_id in, tensor_id w, tensor_id bias, float scale, float soft_cap)
+static void ref_logits(backend *b, const struct norm_op *norm, act_id in, tensor_id w,
+                       tensor_id bias, float scale, float soft_cap)
 {
     struct reference *r = of(b);
     uint32_t width = r->acts[in].width, n_vocab = r->tensors[w].n_out;
@@ -371,7 +393,8 @@ static size_t ref_block_bytes(const backend *b)
 
 static float *block_at(const struct reference *r, float *pool, uint32_t layer, uint32_t block)
 {
-    return pool + ((size_t)layer * r->kv.n_blocks + block) * ENGINE_BLOCK_TOKENS * position_floats(r);
+    return pool +
+           ((size_t)layer * r->kv.n_blocks + block) * ENGINE_BLOCK_TOKENS * position_floats(r);
 }
 
 static void ref_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens)

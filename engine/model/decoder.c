@@ -7,7 +7,8 @@
 
 struct layer {
     tensor_id attn_norm, attn_norm_bias;
-    tensor_id q, k, v, o; /* (n_head * head_dim, n_embd), (n_kv_head * head_dim, n_embd) twice, (n_embd, n_head * head_dim) */
+    tensor_id q, k, v, o; /* (n_head * head_dim, n_embd), (n_kv_head * head_dim, n_embd) twice,
+                             (n_embd, n_head * head_dim) */
     tensor_id q_bias, k_bias, v_bias, o_bias;
     tensor_id q_norm, k_norm; /* (head_dim) */
     tensor_id post_attn_norm;
@@ -22,15 +23,17 @@ struct decoder {
     struct shape shape;
     struct decoder_cost cost;
     tensor_id embed, head, head_bias, final_norm, final_norm_bias, freq_factors;
-    act_id x;       /* the residual stream, n_embd */
-    act_id h, t;    /* n_embd */
-    act_id q, k, v; /* heads */
-    act_id a;       /* what attention gives, n_head * head_dim */
+    act_id x;        /* the residual stream, n_embd */
+    act_id h, t;     /* n_embd */
+    act_id q, k, v;  /* heads */
+    act_id a;        /* what attention gives, n_head * head_dim */
     act_id gate, up; /* n_ff */
     struct layer layers[];
 };
 
-/* ---- loading -------------------------------------------------------------------------------------------------- */
+/* ---- loading
+ * --------------------------------------------------------------------------------------------------
+ */
 
 struct loading {
     const model_file *f;
@@ -46,7 +49,7 @@ struct loading {
 enum { WANTED, OPTIONAL_TENSOR };
 
 struct want {
-    const char *name; /* without the layer's prefix */
+    const char *name;     /* without the layer's prefix */
     uint32_t n_out, n_in; /* n_in 0: a vector of n_out */
     bool multiplied, gathered;
     int optional;
@@ -54,8 +57,9 @@ struct want {
 
 static void fail_shape(struct loading *l, const struct gguf_tensor *t, const struct want *want)
 {
-    l->e = why_set(l->w, ERR_INVALID, "model", "tensor %.*s is (%llu, %llu), not (%u, %u)", (int)t->name.n, t->name.p,
-                   (unsigned long long)t->dims[1], (unsigned long long)t->dims[0], want->n_in ? want->n_out : 1,
+    l->e = why_set(l->w, ERR_INVALID, "model", "tensor %.*s is (%llu, %llu), not (%u, %u)",
+                   (int)t->name.n, t->name.p, (unsigned long long)t->dims[1],
+                   (unsigned long long)t->dims[0], want->n_in ? want->n_out : 1,
                    want->n_in ? want->n_in : want->n_out);
 }
 
@@ -76,11 +80,16 @@ static void add(struct loading *l, const char *name, const struct want *want, te
         return;
     }
     if (!dequant_knows(t->type->id)) {
-        l->e = why_set(l->w, ERR_UNSUPPORTED, "model", "tensor %s is of type %s, which is not supported", name, t->type->name);
+        l->e = why_set(l->w, ERR_UNSUPPORTED, "model",
+                       "tensor %s is of type %s, which is not supported", name, t->type->name);
         return;
     }
-    struct weight weight = {.type = (enum weight_type)t->type->id, .n_out = (uint32_t)n_out, .n_in = (uint32_t)n_in,
-                            .data = t->data, .gathered = want->gathered, .multiplied = want->multiplied};
+    struct weight weight = {.type = (enum weight_type)t->type->id,
+                            .n_out = (uint32_t)n_out,
+                            .n_in = (uint32_t)n_in,
+                            .data = t->data,
+                            .gathered = want->gathered,
+                            .multiplied = want->multiplied};
     l->e = l->d->b->ops->add_weight(l->d->b, &weight, out, l->w);
     if (want->multiplied) {
         l->d->cost.weight_bytes += t->bytes;
@@ -102,12 +111,15 @@ static tensor_id layer_tensor(struct loading *l, uint32_t layer, struct want wan
     return id;
 }
 
-static tensor_id matrix(struct loading *l, uint32_t layer, const char *name, uint32_t n_out, uint32_t n_in)
+static tensor_id matrix(struct loading *l, uint32_t layer, const char *name, uint32_t n_out,
+                        uint32_t n_in)
 {
-    return layer_tensor(l, layer, (struct want){.name = name, .n_out = n_out, .n_in = n_in, .multiplied = true});
+    return layer_tensor(
+        l, layer, (struct want){.name = name, .n_out = n_out, .n_in = n_in, .multiplied = true});
 }
 
-static tensor_id vector(struct loading *l, uint32_t layer, const char *name, uint32_t n, int optional)
+static tensor_id vector(struct loading *l, uint32_t layer, const char *name, uint32_t n,
+                        int optional)
 {
     return layer_tensor(l, layer, (struct want){.name = name, .n_out = n, .optional = optional});
 }
@@ -151,24 +163,32 @@ static void load_ends(struct loading *l)
     const struct shape *s = &d->shape;
     bool tied = gguf_tensor(l->f, "output.weight") == NULL;
     add(l, "token_embd.weight",
-        &(struct want){.n_out = s->n_vocab, .n_in = s->n_embd, .gathered = true, .multiplied = tied}, &d->embed);
+        &(struct want){
+            .n_out = s->n_vocab, .n_in = s->n_embd, .gathered = true, .multiplied = tied},
+        &d->embed);
     d->head = d->embed;
     if (!tied)
-        add(l, "output.weight", &(struct want){.n_out = s->n_vocab, .n_in = s->n_embd, .multiplied = true}, &d->head);
-    add(l, "output.bias", &(struct want){.n_out = s->n_vocab, .optional = OPTIONAL_TENSOR}, &d->head_bias);
+        add(l, "output.weight",
+            &(struct want){.n_out = s->n_vocab, .n_in = s->n_embd, .multiplied = true}, &d->head);
+    add(l, "output.bias", &(struct want){.n_out = s->n_vocab, .optional = OPTIONAL_TENSOR},
+        &d->head_bias);
     add(l, "output_norm.weight", &(struct want){.n_out = s->n_embd}, &d->final_norm);
-    add(l, "output_norm.bias", &(struct want){.n_out = s->n_embd, .optional = OPTIONAL_TENSOR}, &d->final_norm_bias);
-    add(l, "rope_freqs.weight", &(struct want){.n_out = s->rope_dims / 2, .optional = OPTIONAL_TENSOR}, &d->freq_factors);
+    add(l, "output_norm.bias", &(struct want){.n_out = s->n_embd, .optional = OPTIONAL_TENSOR},
+        &d->final_norm_bias);
+    add(l, "rope_freqs.weight",
+        &(struct want){.n_out = s->rope_dims / 2, .optional = OPTIONAL_TENSOR}, &d->freq_factors);
 }
 
-/* A tensor that nobody asked for (a bias, an expert, a norm of another family) would be left out of the sum in silence. */
+/* A tensor that nobody asked for (a bias, an expert, a norm of another family) would be left out of
+ * the sum in silence. */
 static void check_all_used(struct loading *l)
 {
     for (size_t i = 0; i < l->f->n_tensors && l->e >= 0; i++) {
         const struct gguf_tensor *t = &l->f->tensors[i];
         if (!l->used[i])
-            l->e = why_set(l->w, ERR_UNSUPPORTED, "model", "tensor %.*s has no place in the family %s", (int)t->name.n, t->name.p,
-                           l->d->shape.family->name);
+            l->e =
+                why_set(l->w, ERR_UNSUPPORTED, "model", "tensor %.*s has no place in the family %s",
+                        (int)t->name.n, t->name.p, l->d->shape.family->name);
     }
 }
 
@@ -180,8 +200,8 @@ static void make_acts(struct loading *l)
     struct {
         act_id *id;
         uint32_t width;
-    } acts[] = {{&d->x, s->n_embd}, {&d->h, s->n_embd}, {&d->t, s->n_embd}, {&d->q, q}, {&d->k, kv},
-                {&d->v, kv},        {&d->a, q},         {&d->up, s->n_ff}};
+    } acts[] = {{&d->x, s->n_embd}, {&d->h, s->n_embd}, {&d->t, s->n_embd}, {&d->q, q},
+                {&d->k, kv},        {&d->v, kv},        {&d->a, q},         {&d->up, s->n_ff}};
     for (size_t i = 0; i < ARRAY_LEN(acts) && l->e >= 0; i++)
         l->e = d->b->ops->add_act(d->b, acts[i].width, acts[i].id);
     if (l->e >= 0 && s->family->gated_mlp)
@@ -191,7 +211,8 @@ static void make_acts(struct loading *l)
 }
 
 int decoder_load(const model_file *f, const struct shape *s, backend *b, uint32_t n_blocks,
-                 void (*progress)(void *ctx, const char *what, int permille), void *ctx, decoder **out, struct why *w)
+                 void (*progress)(void *ctx, const char *what, int permille), void *ctx,
+                 decoder **out, struct why *w)
 {
     decoder *d = xcalloc(1, sizeof *d + s->n_layer * sizeof d->layers[0]);
     d->b = b;
@@ -205,7 +226,10 @@ int decoder_load(const model_file *f, const struct shape *s, backend *b, uint32_
     free(l.used);
     if (l.e >= 0)
         make_acts(&l);
-    struct kv_shape kv = {.n_layer = s->n_layer, .n_kv_head = s->n_kv_head, .head_dim = s->head_dim, .n_blocks = n_blocks};
+    struct kv_shape kv = {.n_layer = s->n_layer,
+                          .n_kv_head = s->n_kv_head,
+                          .head_dim = s->head_dim,
+                          .n_blocks = n_blocks};
     if (l.e >= 0 && (l.e = b->ops->add_kv(b, &kv)) < 0)
         why_set(w, l.e, "kv-blocks", "no memory for %u KV blocks", n_blocks);
     if (l.e >= 0)
@@ -228,11 +252,14 @@ struct decoder_cost decoder_cost(const decoder *d)
     return d->cost;
 }
 
-/* ---- running -------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static struct norm_op norm_of(const decoder *d, tensor_id weight, tensor_id bias)
 {
-    return (struct norm_op){.kind = d->shape.family->norm, .weight = weight, .bias = bias, .eps = d->shape.norm_eps};
+    return (struct norm_op){
+        .kind = d->shape.family->norm, .weight = weight, .bias = bias, .eps = d->shape.norm_eps};
 }
 
 static void norm(decoder *d, tensor_id weight, tensor_id bias, act_id in, act_id out)
@@ -261,8 +288,8 @@ static void attend(decoder *d, uint32_t l)
     const struct layer *y = &d->layers[l];
     const struct backend_ops *ops = d->b->ops;
     norm(d, y->attn_norm, y->attn_norm_bias, d->x, d->h);
-    ops->linear(d->b, d->h, 3, (tensor_id[]){y->q, y->k, y->v}, (tensor_id[]){y->q_bias, y->k_bias, y->v_bias},
-                (act_id[]){d->q, d->k, d->v});
+    ops->linear(d->b, d->h, 3, (tensor_id[]){y->q, y->k, y->v},
+                (tensor_id[]){y->q_bias, y->k_bias, y->v_bias}, (act_id[]){d->q, d->k, d->v});
     if (s->family->head_norms) {
         struct norm_op q = norm_of(d, y->q_norm, 0), k = norm_of(d, y->k_norm, 0);
         ops->norm_heads(d->b, &q, d->q, s->n_head, s->head_dim);
@@ -270,8 +297,12 @@ static void attend(decoder *d, uint32_t l)
     }
     rotate(d, l);
     ops->store_kv(d->b, l, d->k, d->v);
-    struct attention_op op = {.layer = l, .n_head = s->n_head, .n_kv_head = s->n_kv_head, .head_dim = s->head_dim,
-                              .scale = s->attn_scale, .window = shape_global(s, l) ? 0 : s->window};
+    struct attention_op op = {.layer = l,
+                              .n_head = s->n_head,
+                              .n_kv_head = s->n_kv_head,
+                              .head_dim = s->head_dim,
+                              .scale = s->attn_scale,
+                              .window = shape_global(s, l) ? 0 : s->window};
     ops->attention(d->b, &op, d->q, d->a);
     ops->linear(d->b, d->a, 1, &y->o, &y->o_bias, &d->h);
     if (s->family->post_norms)
@@ -287,7 +318,8 @@ static void feed_forward(decoder *d, uint32_t l)
     const struct backend_ops *ops = d->b->ops;
     norm(d, y->ffn_norm, y->ffn_norm_bias, d->x, d->h);
     if (fam->gated_mlp) {
-        ops->linear(d->b, d->h, 2, (tensor_id[]){y->gate, y->up}, (tensor_id[]){0, y->up_bias}, (act_id[]){d->gate, d->up});
+        ops->linear(d->b, d->h, 2, (tensor_id[]){y->gate, y->up}, (tensor_id[]){0, y->up_bias},
+                    (act_id[]){d->gate, d->up});
         ops->act_mul(d->b, fam->act, d->gate, d->up, d->up);
     } else {
         ops->linear(d->b, d->h, 1, &y->up, &y->up_bias, &d->up);

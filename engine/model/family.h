@@ -1,5 +1,6 @@
-/* What distinguishes one family of decoders from another: a row of constants, and how its hyperparameters are named in the
- * file. The loop that uses them (decoder.c) is the same for all. */
+/* What distinguishes one family of decoders from another: a row of constants, and how its
+ * hyperparameters are named in the file. The loop that uses them (decoder.c) is the same for all.
+ */
 #ifndef NUNCHI_MODEL_FAMILY_H
 #define NUNCHI_MODEL_FAMILY_H
 
@@ -13,16 +14,20 @@ struct family {
     enum norm_kind norm;
     enum rope_kind rope; /* as the rows of q and k lie in the file */
     enum act_fn act;
-    bool gated_mlp;      /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
-    bool head_norms;     /* q and k are normed per head before the rotation (attn_q_norm, attn_k_norm) */
-    bool post_norms;     /* what attention and MLP give is normed before it is added (post_attention_norm, post_ffw_norm) */
-    bool scaled_embed;   /* the embedding is multiplied by sqrt(n_embd) */
-    /* Sliding windows: all layers but each `global_every`-th look back `sliding_window` positions only, and rotate with
-     * `local_theta`. 0: every layer sees everything. Neither number stands in the file. */
+    bool gated_mlp; /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
+    bool
+        head_norms; /* q and k are normed per head before the rotation (attn_q_norm, attn_k_norm) */
+    bool post_norms;   /* what attention and MLP give is normed before it is added
+                          (post_attention_norm, post_ffw_norm) */
+    bool scaled_embed; /* the embedding is multiplied by sqrt(n_embd) */
+    /* Sliding windows: all layers but each `global_every`-th look back `sliding_window` positions
+     * only, and rotate with `local_theta`. 0: every layer sees everything. Neither number stands in
+     * the file. */
     uint32_t global_every;
     float local_theta;
-    /* The size of this family, told by its number of layers, whose q·k is scaled by n_embd / n_head instead of the head's width
-     * (Gemma 3 27B, query_pre_attn_scalar; not in the file either). 0: none. */
+    /* The size of this family, told by its number of layers, whose q·k is scaled by n_embd / n_head
+     * instead of the head's width (Gemma 3 27B, query_pre_attn_scalar; not in the file either). 0:
+     * none. */
     uint32_t wide_query_layers;
 };
 
@@ -42,8 +47,8 @@ struct shape {
     uint32_t window; /* positions; 0: none */
 };
 
-/* Reads and checks every number. ERR_UNSUPPORTED for an architecture or a feature that is not served, ERR_INVALID for numbers
- * that make no sense; w names the key. */
+/* Reads and checks every number. ERR_UNSUPPORTED for an architecture or a feature that is not
+ * served, ERR_INVALID for numbers that make no sense; w names the key. */
 int shape_read(const model_file *f, struct shape *out, struct why *w) MUST_USE;
 
 /* Does layer l see all positions? */
