@@ -1,11 +1,20 @@
 #include "engine/kernels/kernels.h"
 
+#include <cpuid.h>
+
+/* Conversion of 16-bit floats; not every compiler's __builtin_cpu_supports knows it. */
+static bool cpu_has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool cpu_has_all(const struct kernels *k)
 {
     __builtin_cpu_init();
     if (k == &KERNELS_PORTABLE)
         return true;
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !cpu_has_f16c())
         return false;
     if (k == &KERNELS_AVX2)
         return true;
