@@ -141,6 +141,12 @@ static int judge(child *c, int status)
         log_error("a decoder tried to leave its sandbox and was killed");
         return why_set(&c->why, ERR_UNREADABLE, "file", "the file is damaged or hostile: its decoder was stopped");
     }
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU)
+        return why_set(&c->why, ERR_TIMEOUT, "file", "reading the video took more time of the processor than is allowed");
+    if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM)) {
+        log_warn("a decoder was killed by somebody else: is there memory enough?");
+        return why_set(&c->why, ERR_NOMEM, "file", "its decoder was killed, perhaps for lack of memory");
+    }
     if (WIFSIGNALED(status)) {
         log_warn("a decoder crashed", LOG_I64("signal", WTERMSIG(status)));
         return why_set(&c->why, ERR_UNREADABLE, "file", "the file is damaged: its decoder crashed (signal %d)", WTERMSIG(status));

@@ -12,8 +12,8 @@ struct child_config {
     int input_fd;            /* read by the child; stays the caller's */
     void *ctx;
     void (*record)(void *ctx, const struct record *r);
-    /* Once, after all records: 0 after DONE or FAIL; else ERR_UNREADABLE, ERR_PROTO … with a sentence. The child is gone
-     * and freed when this returns. */
+    /* Once, after all records: 0 after DONE or FAIL; else ERR_UNREADABLE (it crashed), ERR_PROTO, ERR_NOMEM (killed by
+     * somebody else) … with a sentence. The child is gone and freed by then. */
     void (*end)(void *ctx, int err, const struct why *w);
 };
 

@@ -42,6 +42,7 @@ struct vid_job {
     bool abandoned; /* to be removed as soon as the disk is done */
 
     bool decoder; /* one is running */
+    uint32_t tries;
     notes *notes;
     struct {
         int err;

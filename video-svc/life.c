@@ -5,6 +5,7 @@
 #define BEAT_US 2000000       /* a sign of life in the file's record */
 #define RETRY_US 1000000      /* before a store that is away is asked again */
 #define DECODE_GRACE_MS 20000 /* the decoder has a deadline of its own and says it better */
+#define DECODE_TRIES 2
 #define THUMB_TAG 1           /* the lowest bit of a picture's tag */
 
 /* ---- jobs ---- */
@@ -262,7 +263,9 @@ static void start_decoder(struct vid_job *j)
 {
     j->state = VID_DECODING;
     j->phase = NUNCHI__INGESTING__PHASE__PROBING;
+    notes_free(j->notes);
     j->notes = notes_new();
+    j->tries++;
     j->decoder = true;
     j->v->n_decoders++;
     set_alarm(j, on_decode_deadline, ((uint64_t)j->v->cfg.decode_ms + DECODE_GRACE_MS) * 1000);
@@ -313,6 +316,8 @@ void vid_decoder_end(vid *v, uint64_t now_us, uint64_t job, int err, const struc
         vid_remove(j); /* given up in the meantime */
     else if (j->said.err < 0)
         vid_finish(j, j->said.err, &j->said.why);
+    else if (err == ERR_NOMEM && j->tries < DECODE_TRIES)
+        j->state = VID_QUEUED; /* killed by somebody else: the next time may go better */
     else if (err < 0)
         vid_finish(j, err, w);
     else

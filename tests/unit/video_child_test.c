@@ -149,6 +149,8 @@ static void programs_that_are_no_decoder(void **state UNUSED)
     assert_non_null(strstr(ending.why.text, "crashed"));
     static const char *const BREACH[] = {"-c", "kill -SYS $$", NULL};
     assert_int_equal(run("/bin/sh", BREACH, fd, false)->err, ERR_UNREADABLE);
+    static const char *const KILLED[] = {"-c", "kill -KILL $$", NULL};
+    assert_int_equal(run("/bin/sh", KILLED, fd, false)->err, ERR_NOMEM);
     /* Garbage without end. */
     static const char *const FLOOD[] = {"-c", "exec cat /dev/zero >&4", NULL};
     assert_int_equal(run("/bin/sh", FLOOD, fd, false)->err, ERR_PROTO);

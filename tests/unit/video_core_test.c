@@ -466,9 +466,12 @@ static void what_the_decoder_says_reaches_the_record(void **state UNUSED)
     answer_ok(VID_CALL_TELL);
     assert_string_equal(w.last_why, "its decoder crashed");
     disk_all();
-    /* A decoder that hangs. */
+    /* A decoder that hangs, the second time: the first was killed for lack of memory. */
     upload(9, SLICE_LIT("third"));
     answer_lookup((slice){0});
+    vid_decoder_end(w.v, w.now, w.decode[2], ERR_NOMEM, NULL);
+    assert_int_equal(w.n_decode, 4);
+    assert_int_equal(w.errors, 2);
     for (int i = 0; i < 700; i++)
         tick(SECOND), cache_answer(VID_CALL_PROGRESS, ERR_TIMEOUT, NULL, NULL, 0);
     assert_int_equal(w.n_killed, 1);

@@ -77,8 +77,14 @@ static bool limit(int what, rlim_t n)
 
 static bool enter_rlimits(const struct sandbox_config *cfg)
 {
-    return (SANITIZED || limit(RLIMIT_AS, cfg->memory_bytes)) & limit(RLIMIT_CPU, cfg->cpu_seconds) & limit(RLIMIT_FSIZE, cfg->file_bytes) &
-           limit(RLIMIT_NOFILE, FILES_MAX) & limit(RLIMIT_NPROC, 0) & limit(RLIMIT_CORE, 0);
+    const bool set[] = {
+        SANITIZED || limit(RLIMIT_AS, cfg->memory_bytes), limit(RLIMIT_CPU, cfg->cpu_seconds), limit(RLIMIT_FSIZE, cfg->file_bytes),
+        limit(RLIMIT_NOFILE, FILES_MAX),                  limit(RLIMIT_NPROC, 0),              limit(RLIMIT_CORE, 0),
+    };
+    for (size_t i = 0; i < ARRAY_LEN(set); i++)
+        if (!set[i])
+            return false;
+    return true;
 }
 
 static bool enter_namespaces(void)
@@ -157,10 +163,10 @@ static int add_rules(scmp_filter_ctx f, int out_fd)
         e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, ALLOWED[i], 0);
     e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)out_fd));
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1, SCMP_A0(SCMP_CMP_EQ, STDERR_FILENO));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)out_fd, 0));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1, SCMP_A0(SCMP_CMP_EQ, STDERR_FILENO, 0));
     /* abort() signals itself: a failed check ends as SIGABRT and not as a breach. */
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     return e;
 }
 
