@@ -32,7 +32,7 @@ static int take(struct reader *r, uint64_t n, const uint8_t **out)
 
 static int take_u32(struct reader *r, uint32_t *out)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     int e = take(r, 4, &p);
     if (e == 0)
         memcpy(out, p, 4);
@@ -41,7 +41,7 @@ static int take_u32(struct reader *r, uint32_t *out)
 
 static int take_u64(struct reader *r, uint64_t *out)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     int e = take(r, 8, &p);
     if (e == 0)
         memcpy(out, p, 8);
@@ -50,8 +50,8 @@ static int take_u64(struct reader *r, uint64_t *out)
 
 static int take_str(struct reader *r, uint64_t max, slice *out)
 {
-    uint64_t n;
-    const uint8_t *p;
+    uint64_t n = 0;
+    const uint8_t *p = NULL;
     int e = take_u64(r, &n);
     if (e < 0)
         return e;
@@ -180,7 +180,7 @@ static int count_bytes(struct reader *r, struct gguf_tensor *t)
 
 static int read_tensor(struct reader *r, struct gguf_tensor *t)
 {
-    uint32_t type;
+    uint32_t type = 0;
     int e;
     if ((e = take_str(r, GGUF_NAME_MAX, &t->name)) < 0)
         return e;
@@ -247,8 +247,8 @@ static int read_tensors(struct reader *r, model_file *f)
 static int read_header(struct reader *r, model_file *f)
 {
     const uint8_t *magic;
-    uint32_t version;
-    uint64_t n_tensors, n_meta;
+    uint32_t version = 0;
+    uint64_t n_tensors = 0, n_meta = 0;
     int e;
     if (r->n < 4 || memcmp(r->p, "GGUF", 4) != 0)
         return why_set(r->w, ERR_INVALID, "model", "not a GGUF file");
