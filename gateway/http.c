@@ -19,7 +19,7 @@
 #define BACKLOG 512
 /* A body that nobody wants is read before the error is sent, because most clients listen only then;
  * not more than this. */
-#define UNWANTED_BYTES_MAX ((size_t)128 << 20)
+#define UNWANTED_BYTES_MAX ((size_t)4 << 30)
 
 struct header {
     char *name, *value;
@@ -240,15 +240,12 @@ static void refuse_headers(http_ex *x)
     http_respond(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "application/json", SLICE_LIT(TEXT));
 }
 
-/* A client that has not asked whether to send its body is sending it already. */
-static bool body_is_coming(const http_ex *x)
+/* An answer before the body costs the connection. It is given to clients that ask before they send, and where the body is
+ * beyond all measure; the others hear of it when they have sent everything. */
+static bool answer_at_once(const http_ex *x)
 {
-    uint64_t n = 1;
-    if (http_header(x, "Expect").n)
-        return false;
-    if (http_length(x, &n))
-        return n > 0 && n <= UNWANTED_BYTES_MAX;
-    return http_header(x, "Transfer-Encoding").n > 0;
+    uint64_t n = 0;
+    return http_header(x, "Expect").n || (http_length(x, &n) && n > UNWANTED_BYTES_MAX);
 }
 
 static enum MHD_Result begin(http_ex *x)
@@ -258,8 +255,8 @@ static enum MHD_Result begin(http_ex *x)
     x->h->cfg.begin(x->h->cfg.ctx, x);
     if (n > HEADERS_BYTES_MAX && !x->status)
         refuse_headers(x);
-    if (x->status && body_is_coming(x))
-        return MHD_YES; /* answered when it has been read */
+    if (x->status && !answer_at_once(x))
+        return MHD_YES;
     return after_call(x, false);
 }
 
