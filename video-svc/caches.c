@@ -48,7 +48,8 @@ static void on_done(void *ctx, int err, const struct wire_msg *m, const struct w
     if (err >= 0)
         err = pb_unpack(a, &nunchi__cache_reply__descriptor, m->body, WIRE_BODY_MAX, &reply, NULL);
     if (s->fn)
-        s->fn(s->ctx, k->a, k->b, k->c, err, err < 0 ? NULL : reply, m ? m->frames : NULL, m ? m->n_frames : 0);
+        s->fn(s->ctx, k->a, k->b, k->c, err, err < 0 ? NULL : reply, m ? m->frames : NULL,
+              m ? m->n_frames : 0);
     arena_free(a);
     free(k);
 }
@@ -81,13 +82,16 @@ static peer_link *link_for(caches *s, slice key)
     return best;
 }
 
-static int send(caches *s, struct asked *k, peer_link *to, const Nunchi__CacheRequest *q, slice bulk)
+static int send(caches *s, struct asked *k, peer_link *to, const Nunchi__CacheRequest *q,
+                slice bulk)
 {
-    const struct call c = {.peer = link_id(to), .timeout_ms = CACHES_CALL_MS, .done = on_done, .ctx = k};
+    const struct call c = {
+        .peer = link_id(to), .timeout_ms = CACHES_CALL_MS, .done = on_done, .ctx = k};
     uint64_t id = calls_open(s->calls, clock_mono_us(), &c);
     buf body = {0};
     pb_pack(&q->base, &body);
-    struct wire_msg m = {.head = {.version = WIRE_VERSION, .type = WIRE_REQUEST, .request = id}, .body = buf_slice(&body)};
+    struct wire_msg m = {.head = {.version = WIRE_VERSION, .type = WIRE_REQUEST, .request = id},
+                         .body = buf_slice(&body)};
     if (bulk.n > 0)
         m.frames[m.n_frames++] = bulk;
     int e = link_send(to, &m);
@@ -97,7 +101,8 @@ static int send(caches *s, struct asked *k, peer_link *to, const Nunchi__CacheRe
     return e;
 }
 
-void caches_call(caches *s, uint64_t a, uint32_t b, uint32_t c, slice key, const Nunchi__CacheRequest *q, slice bulk)
+void caches_call(caches *s, uint64_t a, uint32_t b, uint32_t c, slice key,
+                 const Nunchi__CacheRequest *q, slice bulk)
 {
     struct asked *k = xcalloc(1, sizeof *k);
     *k = (struct asked){.s = s, .a = a, .b = b, .c = c};
@@ -127,13 +132,14 @@ static void on_up(void *ctx UNUSED, peer_link *k UNUSED)
 {
 }
 
-int caches_open(bus *b, loop *l, const char *targets, const Nunchi__Ready *ready, caches_fn fn, void *ctx, caches **out,
-               struct why *w)
+int caches_open(bus *b, loop *l, const char *targets, const Nunchi__Ready *ready, caches_fn fn,
+                void *ctx, caches **out, struct why *w)
 {
     caches *s = xcalloc(1, sizeof *s);
     *s = (caches){.l = l, .calls = calls_new(), .fn = fn, .ctx = ctx};
     s->tick = (struct loop_timer){.fn = on_tick, .ctx = s};
-    struct links_config cfg = {.targets = targets, .ready = ready, .ctx = s, .up = on_up, .down = on_down, .msg = on_msg};
+    struct links_config cfg = {
+        .targets = targets, .ready = ready, .ctx = s, .up = on_up, .down = on_down, .msg = on_msg};
     int e = links_new(b, l, &cfg, &s->ls, w);
     if (e < 0) {
         calls_free(s->calls);
@@ -143,7 +149,6 @@ int caches_open(bus *b, loop *l, const char *targets, const Nunchi__Ready *ready
     *out = s;
     return 0;
 }
-
 
 void caches_close(caches *s)
 {

@@ -15,7 +15,7 @@
 
 #define READ_BYTES 65536
 
-#define CHILD_IN 3      /* numbers in the child */
+#define CHILD_IN 3 /* numbers in the child */
 #define CHILD_OUT 4
 #define ARGS_MAX 64
 
@@ -31,7 +31,8 @@ struct child {
     struct why why;
 };
 
-/* Nothing of our environment, which may hold secrets. OMP_THREAD_LIMIT: the sandbox has no threads. */
+/* Nothing of our environment, which may hold secrets. OMP_THREAD_LIMIT: the sandbox has no threads.
+ */
 static char *const *child_environment(char *tessdata, size_t n)
 {
     static char threads[] = "OMP_THREAD_LIMIT=1", locale[] = "LC_ALL=C.UTF-8";
@@ -88,7 +89,8 @@ static int spawn(const struct child_config *cfg, int in, int out, pid_t *pid)
     posix_spawnattr_setsigmask(&at, &none);
     posix_spawnattr_setsigdefault(&at, &all);
     posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int e = posix_spawn(pid, cfg->program, &fa, &at, argv, child_environment(tessdata, sizeof tessdata));
+    int e = posix_spawn(pid, cfg->program, &fa, &at, argv,
+                        child_environment(tessdata, sizeof tessdata));
     posix_spawn_file_actions_destroy(&fa);
     posix_spawnattr_destroy(&at);
     return e == 0 ? 0 : ERR_IO;
@@ -139,17 +141,21 @@ static int judge(child *c, int status)
         return why_set(&c->why, ERR_CANCELLED, "file", "reading the video was stopped");
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
         log_error("a decoder tried to leave its sandbox and was killed");
-        return why_set(&c->why, ERR_UNREADABLE, "file", "the file is damaged or hostile: its decoder was stopped");
+        return why_set(&c->why, ERR_UNREADABLE, "file",
+                       "the file is damaged or hostile: its decoder was stopped");
     }
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU)
-        return why_set(&c->why, ERR_TIMEOUT, "file", "reading the video took more time of the processor than is allowed");
+        return why_set(&c->why, ERR_TIMEOUT, "file",
+                       "reading the video took more time of the processor than is allowed");
     if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM)) {
         log_warn("a decoder was killed by somebody else: is there memory enough?");
-        return why_set(&c->why, ERR_NOMEM, "file", "its decoder was killed, perhaps for lack of memory");
+        return why_set(&c->why, ERR_NOMEM, "file",
+                       "its decoder was killed, perhaps for lack of memory");
     }
     if (WIFSIGNALED(status)) {
         log_warn("a decoder crashed", LOG_I64("signal", WTERMSIG(status)));
-        return why_set(&c->why, ERR_UNREADABLE, "file", "the file is damaged: its decoder crashed (signal %d)", WTERMSIG(status));
+        return why_set(&c->why, ERR_UNREADABLE, "file",
+                       "the file is damaged: its decoder crashed (signal %d)", WTERMSIG(status));
     }
     log_warn("a decoder ended early", LOG_I64("status", WEXITSTATUS(status)));
     return why_set(&c->why, ERR_INTERNAL, "file", "the decoder ended without a result");

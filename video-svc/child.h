@@ -1,5 +1,5 @@
-/* nunchi-decode as a process of ours: started with a file and one end of a socket, listened to, judged by how it ends.
- * Loop thread only. */
+/* nunchi-decode as a process of ours: started with a file and one end of a socket, listened to,
+ * judged by how it ends. Loop thread only. */
 #ifndef NUNCHI_CHILD_H
 #define NUNCHI_CHILD_H
 
@@ -12,8 +12,9 @@ struct child_config {
     int input_fd;            /* read by the child; stays the caller's */
     void *ctx;
     void (*record)(void *ctx, const struct record *r);
-    /* Once, after all records: 0 after DONE or FAIL; else ERR_UNREADABLE (it crashed), ERR_PROTO, ERR_NOMEM (killed by
-     * somebody else) … with a sentence. The child is gone and freed by then. */
+    /* Once, after all records: 0 after DONE or FAIL; else ERR_UNREADABLE (it crashed), ERR_PROTO,
+     * ERR_NOMEM (killed by somebody else) … with a sentence. The child is gone and freed by then.
+     */
     void (*end)(void *ctx, int err, const struct why *w);
 };
 

@@ -45,7 +45,8 @@ static struct vid_job *of_request(vid *v, uint64_t gateway, uint64_t request)
 static void refuse_upload(struct vid_job *j, int err, const struct why *w)
 {
     if (j->asked)
-        j->v->out.error(j->v->out.ctx, j->gateway, j->request, j->attempt, err, w, err == ERR_BUSY ? FULL_RETRY_MS : 0);
+        j->v->out.error(j->v->out.ctx, j->gateway, j->request, j->attempt, err, w,
+                        err == ERR_BUSY ? FULL_RETRY_MS : 0);
     j->v->n_failed++;
     vid_abandon(j);
 }
@@ -86,14 +87,16 @@ static void on_silence(void *ctx)
 {
     struct vid_job *j = ctx;
     struct why w;
-    int e = why_set(&w, ERR_TIMEOUT, "file", "the upload stood still for %u seconds", j->v->cfg.upload_silence_ms / 1000);
+    int e = why_set(&w, ERR_TIMEOUT, "file", "the upload stood still for %u seconds",
+                    j->v->cfg.upload_silence_ms / 1000);
     refuse_upload(j, e, &w);
 }
 
 static void wait_for_more(struct vid_job *j)
 {
     j->alarm.fn = on_silence;
-    timers_set(&j->v->timers, &j->alarm, j->v->now_us + (uint64_t)j->v->cfg.upload_silence_ms * 1000);
+    timers_set(&j->v->timers, &j->alarm,
+               j->v->now_us + (uint64_t)j->v->cfg.upload_silence_ms * 1000);
 }
 
 static int check_request(vid *v, const Nunchi__Ingest *q, struct why *w)
@@ -101,20 +104,25 @@ static int check_request(vid *v, const Nunchi__Ingest *q, struct why *w)
     if (v->draining)
         return why_set(w, ERR_UNAVAILABLE, "", "this worker is being stopped");
     if (q->tenant.len != VID_TENANT_BYTES)
-        return why_set(w, ERR_INVALID, "tenant", "a tenant has %d bytes, not %zu", VID_TENANT_BYTES, q->tenant.len);
+        return why_set(w, ERR_INVALID, "tenant", "a tenant has %d bytes, not %zu", VID_TENANT_BYTES,
+                       q->tenant.len);
     if (strlen(q->file_id) > VID_FILE_ID_MAX)
         return why_set(w, ERR_INVALID, "file_id", "at most %d bytes", VID_FILE_ID_MAX);
     if (q->filename.len > VID_NAME_MAX)
-        return why_set(w, ERR_INVALID, "filename", "%zu bytes, at most %d", q->filename.len, VID_NAME_MAX);
-    if (q->frames != NUNCHI__INGEST__FRAMES__UNIFORM && q->frames != NUNCHI__INGEST__FRAMES__KEYFRAME)
+        return why_set(w, ERR_INVALID, "filename", "%zu bytes, at most %d", q->filename.len,
+                       VID_NAME_MAX);
+    if (q->frames != NUNCHI__INGEST__FRAMES__UNIFORM &&
+        q->frames != NUNCHI__INGEST__FRAMES__KEYFRAME)
         return why_set(w, ERR_UNSUPPORTED, "frames", "unknown way of choosing frames");
     if (q->frames_max > REC_FRAMES_MAX)
-        return why_set(w, ERR_INVALID, "frames_max", "%u frames, at most %d", q->frames_max, REC_FRAMES_MAX);
+        return why_set(w, ERR_INVALID, "frames_max", "%u frames, at most %d", q->frames_max,
+                       REC_FRAMES_MAX);
     if (q->size > v->cfg.upload_max)
-        return why_set(w, ERR_TOO_BIG, "file", "the file has %llu bytes; at most %llu are taken", (unsigned long long)q->size,
-                       (unsigned long long)v->cfg.upload_max);
+        return why_set(w, ERR_TOO_BIG, "file", "the file has %llu bytes; at most %llu are taken",
+                       (unsigned long long)q->size, (unsigned long long)v->cfg.upload_max);
     if (v->n_jobs >= v->cfg.jobs + v->cfg.queue)
-        return why_set(w, ERR_BUSY, "", "%u videos are being read or waiting; try again later", v->n_jobs);
+        return why_set(w, ERR_BUSY, "", "%u videos are being read or waiting; try again later",
+                       v->n_jobs);
     return 0;
 }
 
@@ -129,7 +137,8 @@ static void fill_saved(vid *v, struct vid_saved *s, const Nunchi__Ingest *q)
     s->frames_max = q->frames_max;
 }
 
-void vid_request(vid *v, uint64_t now_us, uint64_t gateway, const struct wire_head *h, const Nunchi__Ingest *q)
+void vid_request(vid *v, uint64_t now_us, uint64_t gateway, const struct wire_head *h,
+                 const Nunchi__Ingest *q)
 {
     v->now_us = now_us;
     if (of_request(v, gateway, h->request))
@@ -149,7 +158,8 @@ void vid_request(vid *v, uint64_t now_us, uint64_t gateway, const struct wire_he
     if (e >= 0)
         e = grant(j, &w);
     if (e < 0) {
-        v->out.error(v->out.ctx, gateway, h->request, h->attempt, e, &w, e == ERR_BUSY ? FULL_RETRY_MS : 0);
+        v->out.error(v->out.ctx, gateway, h->request, h->attempt, e, &w,
+                     e == ERR_BUSY ? FULL_RETRY_MS : 0);
         vid_job_free(j);
         return;
     }
@@ -165,14 +175,16 @@ static int check_chunk(struct vid_job *j, slice bytes, bool last, struct why *w)
 {
     uint64_t total = j->received + bytes.n;
     if (bytes.n > VID_CHUNK_MAX)
-        return why_set(w, ERR_PROTO, "file", "a piece of %zu bytes; at most %u", bytes.n, VID_CHUNK_MAX);
+        return why_set(w, ERR_PROTO, "file", "a piece of %zu bytes; at most %u", bytes.n,
+                       VID_CHUNK_MAX);
     if (total > j->granted)
         return why_set(w, ERR_PROTO, "file", "more bytes than were granted");
     if (total > j->v->cfg.upload_max)
-        return why_set(w, ERR_TOO_BIG, "file", "the file has more than %llu bytes", (unsigned long long)j->v->cfg.upload_max);
+        return why_set(w, ERR_TOO_BIG, "file", "the file has more than %llu bytes",
+                       (unsigned long long)j->v->cfg.upload_max);
     if (j->announced && (total > j->announced || (last && total < j->announced)))
-        return why_set(w, ERR_INVALID, "file", "%llu bytes were announced, and %s came", (unsigned long long)j->announced,
-                       total > j->announced ? "more" : "fewer");
+        return why_set(w, ERR_INVALID, "file", "%llu bytes were announced, and %s came",
+                       (unsigned long long)j->announced, total > j->announced ? "more" : "fewer");
     return 0;
 }
 

@@ -1,10 +1,12 @@
-/* What becomes of a file: received, hashed and spooled; known already or decoded; its pictures and notes stored; its
- * record told. A state machine without I/O: disk, store, decoder and gateways are functions of vid_out; time is an
- * argument. Nothing of vid_out may call back into the core before it returns. One thread.
+/* What becomes of a file: received, hashed and spooled; known already or decoded; its pictures and
+ * notes stored; its record told. A state machine without I/O: disk, store, decoder and gateways are
+ * functions of vid_out; time is an argument. Nothing of vid_out may call back into the core before
+ * it returns. One thread.
  *
  *   RECEIVING -> SEALING -> LOOKUP -> QUEUED -> DECODING -> STORING -> TELLING -> REMOVING
  *                             |  known: -------------------------------^
- *                             SAME: another job reads the same bytes; looked up again when it ends */
+ *                             SAME: another job reads the same bytes; looked up again when it ends
+ */
 #ifndef NUNCHI_VIDEO_CORE_H
 #define NUNCHI_VIDEO_CORE_H
 
@@ -24,8 +26,8 @@
 #define VID_PUTS_OPEN 8   /* pictures on their way to the store at once, for each job */
 
 struct vid_config {
-    uint32_t jobs;       /* decoders side by side */
-    uint32_t queue;      /* files beyond those: arriving, waiting, being stored */
+    uint32_t jobs;  /* decoders side by side */
+    uint32_t queue; /* files beyond those: arriving, waiting, being stored */
     uint64_t spool_bytes, upload_max;
     uint32_t upload_silence_ms; /* between two pieces of an upload */
     uint32_t decode_ms;         /* one file in the decoder */
@@ -53,15 +55,17 @@ enum vid_call { VID_CALL_LOOKUP, VID_CALL_PUT, VID_CALL_PROGRESS, VID_CALL_TELL 
 struct vid_out {
     void *ctx;
     /* To a gateway, about its request. */
-    void (*send)(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, enum wire_type type,
-                 const ProtobufCMessage *body);
-    void (*error)(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *w,
-                  uint32_t retry_ms);
+    void (*send)(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt,
+                 enum wire_type type, const ProtobufCMessage *body);
+    void (*error)(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                  const struct why *w, uint32_t retry_ms);
     /* One operation a job at a time; answered by vid_disk_done. */
-    void (*disk)(void *ctx, uint64_t job, enum vid_disk_op op, const struct vid_saved *s, slice bytes);
-    /* To the cache that `key` points at; answered by vid_cache_done with the same job, call and tag. */
-    void (*cache)(void *ctx, uint64_t job, enum vid_call call, uint32_t tag, slice key, const Nunchi__CacheRequest *q,
-                  slice bulk);
+    void (*disk)(void *ctx, uint64_t job, enum vid_disk_op op, const struct vid_saved *s,
+                 slice bytes);
+    /* To the cache that `key` points at; answered by vid_cache_done with the same job, call and
+     * tag. */
+    void (*cache)(void *ctx, uint64_t job, enum vid_call call, uint32_t tag, slice key,
+                  const Nunchi__CacheRequest *q, slice bulk);
     /* A decoder for this file: vid_record for what it says, vid_decoder_end once. */
     void (*decode)(void *ctx, uint64_t job, const struct vid_saved *s);
     void (*kill)(void *ctx, uint64_t job); /* vid_decoder_end still follows */
@@ -74,7 +78,8 @@ vid *vid_new(const struct vid_config *cfg, const struct vid_out *out);
 void vid_free(vid *v);
 
 /* From a gateway. Refusals go out through `error`. */
-void vid_request(vid *v, uint64_t now_us, uint64_t gateway, const struct wire_head *h, const Nunchi__Ingest *q);
+void vid_request(vid *v, uint64_t now_us, uint64_t gateway, const struct wire_head *h,
+                 const Nunchi__Ingest *q);
 void vid_chunk(vid *v, uint64_t now_us, uint64_t gateway, const struct wire_head *h, slice bytes);
 void vid_cancel(vid *v, uint64_t now_us, uint64_t gateway, uint64_t request);
 /* Its uploads end; files already accepted are read to their end. */
@@ -84,10 +89,11 @@ void vid_resume(vid *v, uint64_t now_us, const struct vid_saved *s);
 
 void vid_disk_done(vid *v, uint64_t now_us, uint64_t job, int err);
 /* reply NULL when err < 0; frames: the bulk frames of the answer. */
-void vid_cache_done(vid *v, uint64_t now_us, uint64_t job, enum vid_call call, uint32_t tag, int err,
-                    const Nunchi__CacheReply *reply, const slice *frames, size_t n_frames);
+void vid_cache_done(vid *v, uint64_t now_us, uint64_t job, enum vid_call call, uint32_t tag,
+                    int err, const Nunchi__CacheReply *reply, const slice *frames, size_t n_frames);
 void vid_record(vid *v, uint64_t now_us, uint64_t job, const struct record *r);
-/* err 0: it ended by itself after DONE or FAIL; else what went wrong, with a sentence for people. */
+/* err 0: it ended by itself after DONE or FAIL; else what went wrong, with a sentence for people.
+ */
 void vid_decoder_end(vid *v, uint64_t now_us, uint64_t job, int err, const struct why *w);
 uint64_t vid_tick(vid *v, uint64_t now_us); /* the next deadline; UINT64_MAX for none */
 

@@ -51,7 +51,7 @@ struct vid_job {
     Nunchi__Ingesting__Phase phase;
     uint32_t permille;
 
-    buf packed; /* notes; stored last */
+    buf packed;    /* notes; stored last */
     uint8_t *puts; /* enum put_state: picture i is 2i, its thumbnail 2i + 1, the notes the last */
     size_t n_puts, n_open, n_done;
 
@@ -61,7 +61,7 @@ struct vid_job {
     int err; /* how it ended */
     struct why why;
 
-    uint64_t patience_us; /* until when a store that is away is waited for; 0: not waiting */
+    uint64_t patience_us;    /* until when a store that is away is waited for; 0: not waiting */
     struct loop_timer alarm; /* of the state */
     struct loop_timer beat;  /* progress to the record */
 };

@@ -58,7 +58,8 @@ static void fill_args(const struct video_options *o, const struct vid_saved *s, 
 {
     a->n = 0;
     arg(a, "--frames=%s", s && s->keyframes ? "keyframe" : "uniform");
-    arg(a, "--frames-max=%lld", s && s->frames_max ? (long long)s->frames_max : (long long)o->frames_max);
+    arg(a, "--frames-max=%lld",
+        s && s->frames_max ? (long long)s->frames_max : (long long)o->frames_max);
     arg(a, "--edge=%lld", (long long)o->edge);
     arg(a, "--thumb-edge=%lld", (long long)o->thumb_edge);
     arg(a, "--ocr-languages=%s", o->ocr_languages ? o->ocr_languages : "");
@@ -117,9 +118,14 @@ void decoders_start(decoders *d, uint64_t job, const struct vid_saved *s, int fd
     map_put_u64(d->runs, job, run);
     struct args *a = xcalloc(1, sizeof *a);
     fill_args(d->o, s, a);
-    struct child_config cfg = {
-        .program = d->program, .args = a->list, .input_fd = fd, .ctx = run, .record = on_record, .end = on_end};
-    run->err = fd < 0 ? why_set(&run->why, ERR_IO, "file", "the file is not there any more") : child_start(d->l, &cfg, &run->child, &run->why);
+    struct child_config cfg = {.program = d->program,
+                               .args = a->list,
+                               .input_fd = fd,
+                               .ctx = run,
+                               .record = on_record,
+                               .end = on_end};
+    run->err = fd < 0 ? why_set(&run->why, ERR_IO, "file", "the file is not there any more")
+                      : child_start(d->l, &cfg, &run->child, &run->why);
     free(a);
     if (fd >= 0)
         close(fd);
@@ -162,7 +168,8 @@ static void on_trial_end(void *ctx, int err, const struct why *w)
         why = d->why;
     }
     if (err < 0 && !d->hello)
-        why_set(&why, err, "decoder", "nunchi-decode does not work here: is it beside this program?");
+        why_set(&why, err, "decoder",
+                "nunchi-decode does not work here: is it beside this program?");
     d->ev.tried(d->ev.ctx, err, &why, d->active, d->wanted, slice_str(d->remark));
 }
 

@@ -6,7 +6,7 @@
 #define RETRY_US 1000000      /* before a store that is away is asked again */
 #define DECODE_GRACE_MS 20000 /* the decoder has a deadline of its own and says it better */
 #define DECODE_TRIES 2
-#define THUMB_TAG 1           /* the lowest bit of a picture's tag */
+#define THUMB_TAG 1 /* the lowest bit of a picture's tag */
 
 /* ---- jobs ---- */
 
@@ -59,7 +59,8 @@ static slice content_of(const struct vid_job *j)
     return bytes_of(j->saved.content.b, DIGEST_BYTES);
 }
 
-static void call(struct vid_job *j, enum vid_call c, uint32_t tag, slice key, const Nunchi__CacheRequest *q, slice bulk)
+static void call(struct vid_job *j, enum vid_call c, uint32_t tag, slice key,
+                 const Nunchi__CacheRequest *q, slice bulk)
 {
     j->v->out.cache(j->v->out.ctx, j->id, c, tag, key, q, bulk);
 }
@@ -149,8 +150,8 @@ void vid_say_progress(struct vid_job *j)
 
 static bool worth_waiting(int err)
 {
-    return err == ERR_UNAVAILABLE || err == ERR_TIMEOUT || err == ERR_BUSY || err == ERR_AGAIN || err == ERR_IO ||
-           err == ERR_PROTO;
+    return err == ERR_UNAVAILABLE || err == ERR_TIMEOUT || err == ERR_BUSY || err == ERR_AGAIN ||
+           err == ERR_IO || err == ERR_PROTO;
 }
 
 /* True: `fn` will run soon. False: that is no longer worth it, or never was. */
@@ -228,9 +229,11 @@ static void enter_queue(struct vid_job *j)
     vid_start_decoders(j->v);
 }
 
-static void on_looked_up(struct vid_job *j, int err, const Nunchi__CacheReply *reply, const slice *frames, size_t n_frames)
+static void on_looked_up(struct vid_job *j, int err, const Nunchi__CacheReply *reply,
+                         const slice *frames, size_t n_frames)
 {
-    const Nunchi__BlobValues *v = err >= 0 && reply->op_case == NUNCHI__CACHE_REPLY__OP_VALUES ? reply->values : NULL;
+    const Nunchi__BlobValues *v =
+        err >= 0 && reply->op_case == NUNCHI__CACHE_REPLY__OP_VALUES ? reply->values : NULL;
     if (err >= 0 && v && v->degraded && (v->n_frame == 0 || v->frame[0] == 0))
         err = ERR_UNAVAILABLE; /* not there, or not to be reached: the store will know */
     if (err < 0) {
@@ -255,7 +258,8 @@ static void on_looked_up(struct vid_job *j, int err, const Nunchi__CacheReply *r
 static void on_decode_deadline(void *ctx)
 {
     struct vid_job *j = ctx;
-    j->said.err = why_set(&j->said.why, ERR_TIMEOUT, "file", "reading the video took longer than is allowed");
+    j->said.err =
+        why_set(&j->said.why, ERR_TIMEOUT, "file", "reading the video took longer than is allowed");
     j->v->out.kill(j->v->out.ctx, j->id);
 }
 
@@ -293,7 +297,8 @@ void vid_record(vid *v, uint64_t now_us, uint64_t job, const struct record *r)
         return;
     if (r->type == REC_FAIL) {
         int e = err_from_wire(r->fail.code);
-        j->said.err = why_set(&j->said.why, e < 0 ? e : ERR_UNREADABLE, "file", "%.*s", (int)r->fail.text.n, r->fail.text.p);
+        j->said.err = why_set(&j->said.why, e < 0 ? e : ERR_UNREADABLE, "file", "%.*s",
+                              (int)r->fail.text.n, r->fail.text.p);
     } else if (r->type == REC_PROGRESS) {
         j->phase = (Nunchi__Ingesting__Phase)r->progress.phase;
         j->permille = r->progress.permille;
@@ -327,7 +332,8 @@ void vid_decoder_end(vid *v, uint64_t now_us, uint64_t job, int err, const struc
 
 /* ---- storing ---- */
 
-static void put_blob(struct vid_job *j, uint32_t tag, Nunchi__Space space, slice key_bytes, slice value)
+static void put_blob(struct vid_job *j, uint32_t tag, Nunchi__Space space, slice key_bytes,
+                     slice value)
 {
     Nunchi__BlobKey key = NUNCHI__BLOB_KEY__INIT;
     Nunchi__BlobPut put = NUNCHI__BLOB_PUT__INIT;
@@ -407,7 +413,9 @@ static void on_stored(struct vid_job *j, uint32_t tag, int err)
         return;
     struct why w;
     int e = err == ERR_TOO_BIG ? ERR_TOO_BIG : ERR_UNAVAILABLE;
-    why_set(&w, e, "file", "%s", e == ERR_TOO_BIG ? "what was read of the video does not fit into the store" : "the store of files is not there");
+    why_set(&w, e, "file", "%s",
+            e == ERR_TOO_BIG ? "what was read of the video does not fit into the store"
+                             : "the store of files is not there");
     vid_finish(j, e, &w);
 }
 
@@ -418,7 +426,8 @@ static void tell_record(void *ctx)
     struct vid_job *j = ctx;
     Nunchi__FileProgress p;
     nunchi__file_progress__init(&p);
-    p.status = j->err < 0 ? NUNCHI__FILE_RECORD__STATUS__ERROR : NUNCHI__FILE_RECORD__STATUS__PROCESSED;
+    p.status =
+        j->err < 0 ? NUNCHI__FILE_RECORD__STATUS__ERROR : NUNCHI__FILE_RECORD__STATUS__PROCESSED;
     p.permille = j->err < 0 ? j->permille : 1000;
     p.phase = text_of(j->err < 0 ? phase_name(j) : "done");
     if (j->err < 0) {
@@ -524,7 +533,8 @@ void vid_cache_done(vid *v, uint64_t now_us, uint64_t job, enum vid_call c, uint
         on_stored(j, tag, err);
     else if (c == VID_CALL_TELL && j->state == VID_TELLING)
         on_told(j, err);
-    else if (c == VID_CALL_PROGRESS && err == ERR_NOT_FOUND && j->state >= VID_LOOKUP && j->state <= VID_STORING) {
+    else if (c == VID_CALL_PROGRESS && err == ERR_NOT_FOUND && j->state >= VID_LOOKUP &&
+             j->state <= VID_STORING) {
         /* The file was deleted while it was read. */
         struct why w;
         why_set(&w, ERR_NOT_FOUND, "file", "the file was deleted while it was being read");

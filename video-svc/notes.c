@@ -32,7 +32,8 @@ void notes_free(notes *n)
 {
     if (!n)
         return;
-    struct list_of *lists[] = {&n->tracks, &n->chapters, &n->subtitles, &n->screen_texts, &n->scenes, &n->remarks};
+    struct list_of *lists[] = {&n->tracks,       &n->chapters, &n->subtitles,
+                               &n->screen_texts, &n->scenes,   &n->remarks};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         free(lists[i]->at);
     for (size_t i = 0; i < n->n_pictures; i++) {

@@ -3,7 +3,8 @@
 struct records_reader {
     buf pending; /* the beginning of a record */
     bool hello, container, ended, broken;
-    size_t n_tracks, n_spans[3], n_scenes, n_frames, n_remarks, n_progress; /* n_spans: CHAPTER SUBTITLE SCREEN_TEXT */
+    size_t n_tracks, n_spans[3], n_scenes, n_frames, n_remarks,
+        n_progress; /* n_spans: CHAPTER SUBTITLE SCREEN_TEXT */
     uint32_t last_scene_end;
     bool frame_just_sent;
 };
@@ -26,7 +27,8 @@ bool records_ended(const records_reader *r)
     return r->ended;
 }
 
-/* ---- taking a payload apart; ok turns false at the first breach and all that follows is zero ---- */
+/* ---- taking a payload apart; ok turns false at the first breach and all that follows is zero ----
+ */
 
 struct cursor {
     slice in;
@@ -188,13 +190,14 @@ static bool one_more(size_t *n, size_t most)
 
 static bool scene_in_place(records_reader *r, const struct record *rec)
 {
-    bool ok = rec->scene.start_ms >= r->last_scene_end && rec->scene.end_ms >= rec->scene.start_ms &&
-              one_more(&r->n_scenes, REC_SCENES_MAX);
+    bool ok = rec->scene.start_ms >= r->last_scene_end &&
+              rec->scene.end_ms >= rec->scene.start_ms && one_more(&r->n_scenes, REC_SCENES_MAX);
     r->last_scene_end = rec->scene.end_ms;
     return ok;
 }
 
-/* HELLO first, nothing after the end, the container before what it holds, counts within their limits. */
+/* HELLO first, nothing after the end, the container before what it holds, counts within their
+ * limits. */
 static bool in_place(records_reader *r, const struct record *rec)
 {
     bool after_frame = r->frame_just_sent;
@@ -252,7 +255,8 @@ static int breach(records_reader *r, struct why *w, const char *what)
     return why_set(w, ERR_PROTO, "decoder", "the decoder broke its protocol: %s", what);
 }
 
-int records_feed(records_reader *r, slice bytes, void (*fn)(void *ctx, const struct record *rec), void *ctx, struct why *w)
+int records_feed(records_reader *r, slice bytes, void (*fn)(void *ctx, const struct record *rec),
+                 void *ctx, struct why *w)
 {
     CHECK(!r->broken);
     if (bytes.n)

@@ -94,24 +94,25 @@ static void send_to(video_serve *v, uint64_t gateway, const struct wire_head *h,
     loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
 }
 
-static void send_message(video_serve *v, uint64_t gateway, uint64_t request, uint32_t attempt, enum wire_type type,
-                         const ProtobufCMessage *m)
+static void send_message(video_serve *v, uint64_t gateway, uint64_t request, uint32_t attempt,
+                         enum wire_type type, const ProtobufCMessage *m)
 {
     buf body = {0};
     pb_pack(m, &body);
-    struct wire_head h = {.version = WIRE_VERSION, .type = (uint8_t)type, .request = request, .attempt = attempt};
+    struct wire_head h = {
+        .version = WIRE_VERSION, .type = (uint8_t)type, .request = request, .attempt = attempt};
     send_to(v, gateway, &h, buf_slice(&body));
     buf_clear(&body);
 }
 
-static void out_send(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, enum wire_type type,
-                     const ProtobufCMessage *m)
+static void out_send(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt,
+                     enum wire_type type, const ProtobufCMessage *m)
 {
     send_message(ctx, gateway, request, attempt, type, m);
 }
 
-static void out_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err, const struct why *w,
-                      uint32_t retry_ms)
+static void out_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
+                      const struct why *w, uint32_t retry_ms)
 {
     Nunchi__Error m;
     nunchi__error__init(&m);
@@ -160,7 +161,8 @@ static void disk_done(void *ctx)
     free(d);
 }
 
-static void out_disk(void *ctx, uint64_t job, enum vid_disk_op op, const struct vid_saved *s, slice bytes)
+static void out_disk(void *ctx, uint64_t job, enum vid_disk_op op, const struct vid_saved *s,
+                     slice bytes)
 {
     video_serve *v = ctx;
     struct disk_job *d = xcalloc(1, sizeof *d);
@@ -173,18 +175,19 @@ static void out_disk(void *ctx, uint64_t job, enum vid_disk_op op, const struct 
 
 /* ---- store and decoders ---- */
 
-static void out_cache(void *ctx, uint64_t job, enum vid_call call, uint32_t tag, slice key, const Nunchi__CacheRequest *q,
-                      slice bulk)
+static void out_cache(void *ctx, uint64_t job, enum vid_call call, uint32_t tag, slice key,
+                      const Nunchi__CacheRequest *q, slice bulk)
 {
     video_serve *v = ctx;
     caches_call(v->caches, job, call, tag, key, q, bulk);
 }
 
-static void on_stored(void *ctx, uint64_t job, uint32_t call, uint32_t tag, int err, const Nunchi__CacheReply *reply,
-                      const slice *frames, size_t n_frames)
+static void on_stored(void *ctx, uint64_t job, uint32_t call, uint32_t tag, int err,
+                      const Nunchi__CacheReply *reply, const slice *frames, size_t n_frames)
 {
     video_serve *v = ctx;
-    vid_cache_done(v->core, clock_mono_us(), job, (enum vid_call)call, tag, err, reply, frames, n_frames);
+    vid_cache_done(v->core, clock_mono_us(), job, (enum vid_call)call, tag, err, reply, frames,
+                   n_frames);
     v->dirty = true;
 }
 
@@ -241,7 +244,8 @@ static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
         on_request(v, k, m);
         break;
     case WIRE_CHUNK:
-        vid_chunk(v->core, clock_mono_us(), link_id(k), &m->head, m->n_frames ? m->frames[0] : (slice){0});
+        vid_chunk(v->core, clock_mono_us(), link_id(k), &m->head,
+                  m->n_frames ? m->frames[0] : (slice){0});
         break;
     case WIRE_CANCEL:
         vid_cancel(v->core, clock_mono_us(), link_id(k), m->head.request);
@@ -322,7 +326,8 @@ static void make_core(video_serve *v)
                              .upload_silence_ms = (uint32_t)o->upload_silence_ms,
                              .decode_ms = (uint32_t)o->decode_ms,
                              .store_patience_ms = (uint32_t)o->store_patience_ms};
-    struct vid_out out = {v, out_send, out_error, out_disk, out_cache, out_decode, out_kill, out_random};
+    struct vid_out out = {v,         out_send,   out_error, out_disk,
+                          out_cache, out_decode, out_kill,  out_random};
     v->core = vid_new(&cfg, &out);
 }
 
@@ -366,7 +371,8 @@ static void resume(video_serve *v)
 
 static void fail(video_serve *v, const char *msg, int err, const struct why *w)
 {
-    log_error(msg, LOG_STR("error", err_name(err)), LOG_STR("field", w->field), LOG_STR("why", w->text));
+    log_error(msg, LOG_STR("error", err_name(err)), LOG_STR("field", w->field),
+              LOG_STR("why", w->text));
     loop_stop(v->l, 1);
 }
 
@@ -382,7 +388,8 @@ static void log_layers(uint32_t active, uint32_t wanted)
         if (wanted & 1u << i)
             buf_printf(active & 1u << i ? &on : &off, "%s ", NAMES[i]);
     if (wanted & ~active)
-        log_warn("THE SANDBOX IS NOT WHOLE: strangers' files are read with fewer walls than there should be",
+        log_warn("THE SANDBOX IS NOT WHOLE: strangers' files are read with fewer walls than there "
+                 "should be",
                  LOG_STR("missing", buf_cstr(&off)), LOG_STR("active", buf_cstr(&on)));
     else
         log_info("sandbox of the decoders", LOG_STR("active", buf_cstr(&on)));
@@ -390,7 +397,8 @@ static void log_layers(uint32_t active, uint32_t wanted)
     buf_clear(&off);
 }
 
-static void on_tried(void *ctx, int err, const struct why *w, uint32_t active, uint32_t wanted, slice remark)
+static void on_tried(void *ctx, int err, const struct why *w, uint32_t active, uint32_t wanted,
+                     slice remark)
 {
     video_serve *v = ctx;
     struct why why = {0};
@@ -411,7 +419,8 @@ static void on_tried(void *ctx, int err, const struct why *w, uint32_t active, u
     resume(v);
     v->dirty = true;
     v->prepare = loop_prepare_add(v->l, on_prepare, v);
-    log_info("ready", LOG_U64("jobs", v->jobs), LOG_I64("queue", v->o->queue), LOG_I64("spool_bytes", v->o->spool_bytes));
+    log_info("ready", LOG_U64("jobs", v->jobs), LOG_I64("queue", v->o->queue),
+             LOG_I64("spool_bytes", v->o->spool_bytes));
 }
 
 static void start(void *ctx)
@@ -430,7 +439,8 @@ static void on_drain_over(void *ctx)
 {
     video_serve *v = ctx;
     struct vid_load load = vid_load_now(v->core);
-    log_warn("drained as long as allowed; files are left for the next start", LOG_U64("files", load.running + load.queued));
+    log_warn("drained as long as allowed; files are left for the next start",
+             LOG_U64("files", load.running + load.queued));
     loop_stop(v->l, 0);
 }
 

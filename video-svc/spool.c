@@ -163,7 +163,8 @@ int spool_open(const char *folder, spool **out, struct why *w)
     s->dir = s->lock = -1;
     s->root = open_dir(AT_FDCWD, folder);
     if (s->root < 0) {
-        int e = why_set(w, ERR_IO, "spool-dir", "the folder cannot be opened or made: %s", strerror(errno));
+        int e = why_set(w, ERR_IO, "spool-dir", "the folder cannot be opened or made: %s",
+                        strerror(errno));
         spool_close(s);
         return e;
     }
@@ -172,8 +173,8 @@ int spool_open(const char *folder, spool **out, struct why *w)
         slot++;
     s->dir = s->lock >= 0 ? slot_dir(s->root, slot, true) : -1;
     if (s->dir < 0) {
-        int e = why_set(w, s->lock < 0 ? ERR_BUSY : ERR_IO, "spool-dir", "the folder cannot be written to, or %d processes use it",
-                        SPOOL_SLOTS);
+        int e = why_set(w, s->lock < 0 ? ERR_BUSY : ERR_IO, "spool-dir",
+                        "the folder cannot be written to, or %d processes use it", SPOOL_SLOTS);
         spool_close(s);
         return e;
     }
@@ -254,7 +255,8 @@ int spool_seal(spool *s, const struct vid_saved *f)
 {
     char name[NAME_MAX_BYTES];
     file_name(f, "video", name);
-    int e = f->size == 0 ? spool_write(s, f, (slice){0}) : 0; /* an empty file was never written to */
+    int e =
+        f->size == 0 ? spool_write(s, f, (slice){0}) : 0; /* an empty file was never written to */
     if (e >= 0)
         e = sync_file(s, name);
     return e >= 0 ? write_entry(s, f) : e;
@@ -291,8 +293,9 @@ static bool read_entry(spool *s, struct vid_saved *f)
         close(fd);
     struct stat st;
     file_name(f, "video", name);
-    return n > 0 && unpack_entry((slice){bytes, (size_t)n}, f) && fstatat(s->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-           S_ISREG(st.st_mode) && (uint64_t)st.st_size == f->size;
+    return n > 0 && unpack_entry((slice){bytes, (size_t)n}, f) &&
+           fstatat(s->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+           (uint64_t)st.st_size == f->size;
 }
 
 static bool has_entry(const spool *s, const struct vid_saved *f)

@@ -46,8 +46,8 @@ static struct {
     uint64_t done_request;
 } w;
 
-static void on_send(void *ctx UNUSED, uint64_t gateway UNUSED, uint64_t request, uint32_t attempt UNUSED, enum wire_type type,
-                    const ProtobufCMessage *m)
+static void on_send(void *ctx UNUSED, uint64_t gateway UNUSED, uint64_t request,
+                    uint32_t attempt UNUSED, enum wire_type type, const ProtobufCMessage *m)
 {
     if (type == WIRE_CREDIT) {
         w.credit += ((const Nunchi__Credit *)m)->amount;
@@ -63,29 +63,32 @@ static void on_send(void *ctx UNUSED, uint64_t gateway UNUSED, uint64_t request,
     }
 }
 
-static void on_error(void *ctx UNUSED, uint64_t gateway UNUSED, uint64_t request UNUSED, uint32_t attempt UNUSED, int err,
-                     const struct why *why, uint32_t retry_ms UNUSED)
+static void on_error(void *ctx UNUSED, uint64_t gateway UNUSED, uint64_t request UNUSED,
+                     uint32_t attempt UNUSED, int err, const struct why *why,
+                     uint32_t retry_ms UNUSED)
 {
     w.errors++;
     w.last_error = err;
     snprintf(w.last_why, sizeof w.last_why, "%s", why->text);
 }
 
-static void on_disk(void *ctx UNUSED, uint64_t job, enum vid_disk_op op, const struct vid_saved *s UNUSED, slice bytes UNUSED)
+static void on_disk(void *ctx UNUSED, uint64_t job, enum vid_disk_op op,
+                    const struct vid_saved *s UNUSED, slice bytes UNUSED)
 {
     assert_true(w.n_disk < MAX);
     w.disk[w.n_disk++] = (struct disk_call){job, op};
 }
 
-static void on_cache(void *ctx UNUSED, uint64_t job, enum vid_call call, uint32_t tag, slice key UNUSED,
-                     const Nunchi__CacheRequest *q, slice bulk)
+static void on_cache(void *ctx UNUSED, uint64_t job, enum vid_call call, uint32_t tag,
+                     slice key UNUSED, const Nunchi__CacheRequest *q, slice bulk)
 {
     assert_true(w.n_cache < MAX);
     struct cache_call *c = &w.cache[w.n_cache++];
     *c = (struct cache_call){.job = job, .call = call, .tag = tag, .op = q->op_case};
     if (q->op_case == NUNCHI__CACHE_REQUEST__OP_FILE_PROGRESS) {
         c->status = (int)q->file_progress->status;
-        snprintf(c->error, sizeof c->error, "%.*s", (int)q->file_progress->error.len, (const char *)q->file_progress->error.data);
+        snprintf(c->error, sizeof c->error, "%.*s", (int)q->file_progress->error.len,
+                 (const char *)q->file_progress->error.data);
         snprintf(c->phase, sizeof c->phase, "%s", q->file_progress->phase);
     }
     buf_put_slice(&c->bulk, bulk);
@@ -117,7 +120,8 @@ static int start(void **state UNUSED)
                              .upload_silence_ms = 60000,
                              .decode_ms = 600000,
                              .store_patience_ms = 10000};
-    struct vid_out out = {NULL, on_send, on_error, on_disk, on_cache, on_decode, on_kill, on_random};
+    struct vid_out out = {NULL,     on_send,   on_error, on_disk,
+                          on_cache, on_decode, on_kill,  on_random};
     w.v = vid_new(&cfg, &out);
     return 0;
 }
@@ -173,7 +177,8 @@ static void disk_all(void)
 }
 
 /* Answers the first open call of this kind; false: there is none. */
-static bool cache_answer(enum vid_call call, int err, const Nunchi__CacheReply *reply, const slice *frames, size_t n_frames)
+static bool cache_answer(enum vid_call call, int err, const Nunchi__CacheReply *reply,
+                         const slice *frames, size_t n_frames)
 {
     for (size_t i = 0; i < w.n_cache; i++) {
         if (w.cache[i].call != call)
@@ -262,7 +267,7 @@ static void a_file_from_its_first_byte_to_its_notes(void **state UNUSED)
     assert_int_equal(w.n_decode, 1);
     decode_well(w.decode[0]);
     assert_int_equal(w.progress, 3); /* probing, scenes, storing */
-    assert_int_equal(w.n_cache, 2); /* frame and thumbnail; the notes wait for them */
+    assert_int_equal(w.n_cache, 2);  /* frame and thumbnail; the notes wait for them */
     assert_true(answer_ok(VID_CALL_PUT));
     assert_int_equal(w.n_cache, 1);
     assert_true(answer_ok(VID_CALL_PUT));
@@ -449,7 +454,9 @@ static void what_the_decoder_says_reaches_the_record(void **state UNUSED)
 {
     upload(7, SLICE_LIT("bytes"));
     answer_lookup((slice){0});
-    say(w.decode[0], &(struct record){.type = REC_FAIL, .fail = {err_to_wire(ERR_UNREADABLE), SLICE_LIT("the file is text")}});
+    say(w.decode[0],
+        &(struct record){.type = REC_FAIL,
+                         .fail = {err_to_wire(ERR_UNREADABLE), SLICE_LIT("the file is text")}});
     vid_decoder_end(w.v, w.now, w.decode[0], 0, NULL);
     assert_int_equal(w.cache[w.n_cache - 1].call, VID_CALL_TELL);
     assert_int_equal(w.cache[w.n_cache - 1].status, NUNCHI__FILE_RECORD__STATUS__ERROR);

@@ -169,8 +169,9 @@ static void need_ffmpeg(void)
 }
 
 /* Three scenes of two seconds, hard cuts at 2 and 4 s. */
-#define SCENES(text1, text2, text3)                                                                                        \
-    "-f lavfi -i \"color=c=0x204080:s=640x360:d=2:r=25" text1 "\" -f lavfi -i \"color=c=0x803020:s=640x360:d=2:r=25" text2 \
+#define SCENES(text1, text2, text3)                                                                \
+    "-f lavfi -i \"color=c=0x204080:s=640x360:d=2:r=25" text1                                      \
+    "\" -f lavfi -i \"color=c=0x803020:s=640x360:d=2:r=25" text2                                   \
     "\" -f lavfi -i \"color=c=0x206040:s=640x360:d=2:r=25" text3 "\" "
 #define DRAW(t) ",drawtext=text='" t "':fontsize=44:fontcolor=white:x=(w-tw)/2:y=(h-th)/2"
 #define JOIN "-filter_complex \"[0][1][2]concat=n=3:v=1[v]\" -map \"[v]\" "
@@ -189,7 +190,9 @@ static void assert_three_scenes(const struct found *f)
 static void cuts_are_found_to_the_frame(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG SCENES("", "", "") JOIN "-c:v libx264 -bf 3 -g 250 -pix_fmt yuv420p cuts.mp4"), 0);
+    assert_int_equal(video_shell(FFMPEG SCENES("", "", "") JOIN
+                                 "-c:v libx264 -bf 3 -g 250 -pix_fmt yuv420p cuts.mp4"),
+                     0);
     const struct found *f = read_file("cuts.mp4");
     assert_three_scenes(f);
     assert_string_equal(f->remarks, "");
@@ -225,7 +228,8 @@ static void every_container_and_codec(void **state UNUSED)
         FFMPEG "-i cuts.mp4 -c copy -f mpegts c7.m2ts",
         FFMPEG "-i cuts.mp4 -c copy c8.mov",
     };
-    static const char *const FILES[] = {"c1.mkv", "c2.webm", "c3.webm", "c4.avi", "c5.avi", "c6.ts", "c7.m2ts", "c8.mov"};
+    static const char *const FILES[] = {"c1.mkv", "c2.webm", "c3.webm", "c4.avi",
+                                        "c5.avi", "c6.ts",   "c7.m2ts", "c8.mov"};
     for (size_t i = 0; i < ARRAY_LEN(FILES); i++) {
         assert_int_equal(video_shell(MAKE[i]), 0);
         const struct found *f = read_file(FILES[i]);
@@ -243,7 +247,8 @@ static void flashes_are_not_cuts(void **state UNUSED)
     need_ffmpeg();
     /* White for two pictures at 1 s, black for two at 2 s, in a picture that moves. */
     assert_int_equal(video_shell(FFMPEG "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -vf "
-                                        "\"drawbox=c=white:t=fill:enable='between(t,1,1.05)',drawbox=c=black:t=fill:enable='between(t,2,2.05)'\" "
+                                        "\"drawbox=c=white:t=fill:enable='between(t,1,1.05)',"
+                                        "drawbox=c=black:t=fill:enable='between(t,2,2.05)'\" "
                                         "-c:v libx264 -pix_fmt yuv420p flash.mp4"),
                      0);
     const struct found *f = read_file("flash.mp4");
@@ -254,18 +259,26 @@ static void flashes_are_not_cuts(void **state UNUSED)
 static void fades_and_dissolves_are_one_cut(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG "-f lavfi -i mandelbrot=s=320x240:r=25 -f lavfi -i \"color=c=0xc08030:s=320x240:r=25\" -t 7 -filter_complex "
-                                        "\"[0]trim=0:4[a];[1]trim=0:4[b];[a][b]xfade=transition=fade:duration=1:offset=3[v]\" "
-                                        "-map \"[v]\" -c:v libx264 -pix_fmt yuv420p dissolve.mp4"),
-                     0);
+    assert_int_equal(
+        video_shell(
+            FFMPEG
+            "-f lavfi -i mandelbrot=s=320x240:r=25 -f lavfi -i \"color=c=0xc08030:s=320x240:r=25\" "
+            "-t 7 -filter_complex "
+            "\"[0]trim=0:4[a];[1]trim=0:4[b];[a][b]xfade=transition=fade:duration=1:offset=3[v]\" "
+            "-map \"[v]\" -c:v libx264 -pix_fmt yuv420p dissolve.mp4"),
+        0);
     const struct found *f = read_file("dissolve.mp4");
     assert_int_equal(f->err, 0);
     assert_int_equal(f->n_scenes, 2);
     assert_true(near_to(f->scene_start[1], 3500, 400));
-    assert_int_equal(video_shell(FFMPEG "-f lavfi -i \"color=c=0x20a040:s=320x240:r=25:d=3,fade=t=out:st=2.5:d=0.5\" -f lavfi -i "
-                                        "\"color=c=0xa02040:s=320x240:r=25:d=3,fade=t=in:st=0:d=0.5\" -filter_complex "
-                                        "\"[0][1]concat=n=2:v=1[v]\" -map \"[v]\" -c:v libx264 -pix_fmt yuv420p fade.mp4"),
-                     0);
+    assert_int_equal(
+        video_shell(
+            FFMPEG
+            "-f lavfi -i \"color=c=0x20a040:s=320x240:r=25:d=3,fade=t=out:st=2.5:d=0.5\" -f lavfi "
+            "-i "
+            "\"color=c=0xa02040:s=320x240:r=25:d=3,fade=t=in:st=0:d=0.5\" -filter_complex "
+            "\"[0][1]concat=n=2:v=1[v]\" -map \"[v]\" -c:v libx264 -pix_fmt yuv420p fade.mp4"),
+        0);
     f = read_file("fade.mp4");
     assert_int_equal(f->n_scenes, 2);
     assert_true(near_to(f->scene_start[1], 3000, 400));
@@ -274,7 +287,8 @@ static void fades_and_dissolves_are_one_cut(void **state UNUSED)
 static void movement_is_not_a_cut(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG "-f lavfi -i \"testsrc2=s=1280x240:r=25:d=4\" -vf \"crop=320:240:x='min(t*60,960)':y=0\" "
+    assert_int_equal(video_shell(FFMPEG "-f lavfi -i \"testsrc2=s=1280x240:r=25:d=4\" -vf "
+                                        "\"crop=320:240:x='min(t*60,960)':y=0\" "
                                         "-c:v libx264 -pix_fmt yuv420p pan.mp4"),
                      0);
     const struct found *f = read_file("pan.mp4");
@@ -282,18 +296,21 @@ static void movement_is_not_a_cut(void **state UNUSED)
     assert_int_equal(f->n_scenes, 1);
 }
 
-static const char SRT[] = "1\n00:00:00,500 --> 00:00:01,500\nGood <i>morning</i> &\nfriends\n\n2\n00:00:02,500 --> 00:00:03,500\n안녕하세요\n\n";
+static const char SRT[] = "1\n00:00:00,500 --> 00:00:01,500\nGood <i>morning</i> "
+                          "&\nfriends\n\n2\n00:00:02,500 --> 00:00:03,500\n안녕하세요\n\n";
 
 static void subtitles_of_all_kinds(void **state UNUSED)
 {
     need_ffmpeg();
     video_write("s.srt", SRT);
-    static const char *const KIND[][2] = {{"mov_text", "s1.mp4"}, {"srt", "s2.mkv"}, {"ass", "s3.mkv"}, {"webvtt", "s4.mkv"}};
+    static const char *const KIND[][2] = {
+        {"mov_text", "s1.mp4"}, {"srt", "s2.mkv"}, {"ass", "s3.mkv"}, {"webvtt", "s4.mkv"}};
     for (size_t i = 0; i < ARRAY_LEN(KIND); i++) {
         char line[400];
         snprintf(line, sizeof line,
-                 FFMPEG "-i cuts.mp4 -i s.srt -map 0:v -map 1:s -c:v copy -c:s %s -metadata:s:s:0 language=kor %s", KIND[i][0],
-                 KIND[i][1]);
+                 FFMPEG "-i cuts.mp4 -i s.srt -map 0:v -map 1:s -c:v copy -c:s %s -metadata:s:s:0 "
+                        "language=kor %s",
+                 KIND[i][0], KIND[i][1]);
         assert_int_equal(video_shell(line), 0);
         const struct found *f = read_file(KIND[i][1]);
         assert_three_scenes(f);
@@ -311,12 +328,16 @@ static void subtitles_of_all_kinds(void **state UNUSED)
 static void chapters_and_titles(void **state UNUSED)
 {
     need_ffmpeg();
-    video_write("meta.txt", ";FFMETADATA1\ntitle=A day at sea\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=2500\ntitle=Leaving\n"
-                            "[CHAPTER]\nTIMEBASE=1/1000\nSTART=2500\nEND=6000\ntitle=Coming home\n");
+    video_write("meta.txt",
+                ";FFMETADATA1\ntitle=A day at "
+                "sea\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=2500\ntitle=Leaving\n"
+                "[CHAPTER]\nTIMEBASE=1/1000\nSTART=2500\nEND=6000\ntitle=Coming home\n");
     static const char *const OUT[] = {"ch.mp4", "ch.mkv"};
     for (size_t i = 0; i < 2; i++) {
         char line[300];
-        snprintf(line, sizeof line, FFMPEG "-i cuts.mp4 -i meta.txt -map_metadata 1 -map_chapters 1 -c copy %s", OUT[i]);
+        snprintf(line, sizeof line,
+                 FFMPEG "-i cuts.mp4 -i meta.txt -map_metadata 1 -map_chapters 1 -c copy %s",
+                 OUT[i]);
         assert_int_equal(video_shell(line), 0);
         const struct found *f = read_file(OUT[i]);
         assert_int_equal(f->n_chapters, 2);
@@ -332,12 +353,17 @@ static void rotation_is_honoured(void **state UNUSED)
 {
     need_ffmpeg();
     static const int ANGLE[] = {90, 180, 270};
-    assert_int_equal(video_shell(FFMPEG "-f lavfi -i testsrc2=s=320x240:r=25:d=1 -c:v libx264 -pix_fmt yuv420p corner.mp4"),
-                     0);
+    assert_int_equal(
+        video_shell(
+            FFMPEG
+            "-f lavfi -i testsrc2=s=320x240:r=25:d=1 -c:v libx264 -pix_fmt yuv420p corner.mp4"),
+        0);
     for (size_t i = 0; i < 3; i++) {
         char line[300];
         snprintf(line, sizeof line,
-                 FFMPEG "-i corner.mp4 -c copy -metadata:s:v:0 rotate=%d rot.mp4 && " FFMPEG "-i rot.mp4 -c:v libx264 turned.mp4", ANGLE[i]);
+                 FFMPEG "-i corner.mp4 -c copy -metadata:s:v:0 rotate=%d rot.mp4 && " FFMPEG
+                        "-i rot.mp4 -c:v libx264 turned.mp4",
+                 ANGLE[i]);
         assert_int_equal(video_shell(line), 0);
         const struct found *f = read_file("rot.mp4");
         uint64_t hash = f->frames[0].phash;
@@ -357,11 +383,14 @@ static void rotation_is_honoured(void **state UNUSED)
 static void a_late_start_is_time_zero(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -i s.srt -map 0:v -map 1:s -c:v copy -c:s srt -output_ts_offset 100 late.mkv"), 0);
+    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -i s.srt -map 0:v -map 1:s -c:v copy -c:s srt "
+                                        "-output_ts_offset 100 late.mkv"),
+                     0);
     const struct found *f = read_file("late.mkv");
     assert_three_scenes(f);
     assert_int_equal(f->subtitles[0].start_ms, 500);
-    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -c copy -f mpegts late.ts"), 0); /* starts at 1.4 s */
+    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -c copy -f mpegts late.ts"),
+                     0); /* starts at 1.4 s */
     f = read_file("late.ts");
     assert_int_equal(f->n_scenes, 3);
     assert_int_equal(f->scene_start[0], 0);
@@ -399,10 +428,15 @@ static void korean_on_the_screen(void **state UNUSED)
         print_message("SKIPPED: tesseract's data or the Nanum font is not installed\n");
         skip();
     }
-    assert_int_equal(video_shell(FFMPEG "-f lavfi -i \"color=c=0x203040:s=640x360:d=2:r=25,drawtext=fontfile=/usr/share/fonts/truetype/nanum/"
-                                        "NanumGothic.ttf:text='서울역 안내방송':fontsize=52:fontcolor=white:x=80:y=140\" "
-                                        "-c:v libx264 -pix_fmt yuv420p korean.mp4"),
-                     0);
+    assert_int_equal(
+        video_shell(
+            FFMPEG
+            "-f lavfi -i "
+            "\"color=c=0x203040:s=640x360:d=2:r=25,drawtext=fontfile=/usr/share/fonts/truetype/"
+            "nanum/"
+            "NanumGothic.ttf:text='서울역 안내방송':fontsize=52:fontcolor=white:x=80:y=140\" "
+            "-c:v libx264 -pix_fmt yuv420p korean.mp4"),
+        0);
     struct pass_config c = config(&found);
     c.ocr = reader;
     const struct found *f = read_with("korean.mp4", &c);
@@ -413,7 +447,8 @@ static void korean_on_the_screen(void **state UNUSED)
 static void key_frames_alone(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -c:v libx264 -g 25 -keyint_min 25 keys.mp4"), 0);
+    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -c:v libx264 -g 25 -keyint_min 25 keys.mp4"),
+                     0);
     struct pass_config c = config(&found);
     c.media.keyframes = true;
     const struct found *f = read_with("keys.mp4", &c);
@@ -488,8 +523,10 @@ static void files_that_are_no_videos(void **state UNUSED)
 static void half_a_file_is_half_read(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG "-f lavfi -i testsrc2=s=320x240:r=25:d=8 -c:v libx264 -g 25 -pix_fmt yuv420p -movflags faststart whole.mp4 && "
-                                        "head -c $(( $(stat -c %s whole.mp4) / 2 )) whole.mp4 >half.mp4"),
+    assert_int_equal(video_shell(FFMPEG
+                                 "-f lavfi -i testsrc2=s=320x240:r=25:d=8 -c:v libx264 -g 25 "
+                                 "-pix_fmt yuv420p -movflags faststart whole.mp4 && "
+                                 "head -c $(( $(stat -c %s whole.mp4) / 2 )) whole.mp4 >half.mp4"),
                      0);
     const struct found *f = read_file("half.mp4");
     assert_int_equal(f->err, 0);
@@ -497,7 +534,8 @@ static void half_a_file_is_half_read(void **state UNUSED)
     assert_true(f->duration_ms > 1000 && f->duration_ms < 7000);
 }
 
-/* Every tenth byte of a file another: whatever comes of it, it ends, and says something that fits. */
+/* Every tenth byte of a file another: whatever comes of it, it ends, and says something that fits.
+ */
 static void damaged_files_end(void **state UNUSED)
 {
     need_ffmpeg();
@@ -518,7 +556,8 @@ static void damaged_files_end(void **state UNUSED)
         }
         close(fd);
         const struct found *f = read_file("damaged.bin");
-        assert_true(f->err == 0 || f->err == ERR_UNREADABLE || f->err == ERR_UNSUPPORTED || f->err == ERR_TOO_BIG);
+        assert_true(f->err == 0 || f->err == ERR_UNREADABLE || f->err == ERR_UNSUPPORTED ||
+                    f->err == ERR_TOO_BIG);
     }
 }
 
@@ -530,7 +569,7 @@ static void lying_counts_are_not_believed(void **state UNUSED)
     unsigned char head[200];
     assert_int_equal(pread(fd, head, sizeof head, 0), sizeof head);
     assert_memory_equal(head + 24, "avih", 4);
-    memcpy(head + 48, "\xff\xff\x0f\x00", 4); /* dwTotalFrames */
+    memcpy(head + 48, "\xff\xff\x0f\x00", 4);  /* dwTotalFrames */
     memcpy(head + 140, "\xff\xff\x0f\x00", 4); /* dwLength of the stream */
     assert_int_equal(pwrite(fd, head, sizeof head, 0), sizeof head);
     close(fd);
@@ -544,7 +583,8 @@ static void lying_counts_are_not_believed(void **state UNUSED)
 static void sound_without_words_is_remarked(void **state UNUSED)
 {
     need_ffmpeg();
-    assert_int_equal(video_shell(FFMPEG "-i cuts.mp4 -f lavfi -i sine=d=6 -c:v copy -c:a aac sound.mp4"), 0);
+    assert_int_equal(
+        video_shell(FFMPEG "-i cuts.mp4 -f lavfi -i sine=d=6 -c:v copy -c:a aac sound.mp4"), 0);
     const struct found *f = read_file("sound.mp4");
     assert_three_scenes(f);
     assert_non_null(strstr(f->remarks, "not transcribed"));
@@ -566,8 +606,8 @@ static void a_corpus(void **state UNUSED)
         if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
             continue;
         const struct found *f = read_file(path);
-        print_message("%s: %s, %zu scenes, %zu frames, %zu subtitles\n", e->d_name, f->err ? f->why : "read", f->n_scenes,
-                      f->n_frames, f->n_subtitles);
+        print_message("%s: %s, %zu scenes, %zu frames, %zu subtitles\n", e->d_name,
+                      f->err ? f->why : "read", f->n_scenes, f->n_frames, f->n_subtitles);
         assert_true(f->err == 0 || f->why[0]);
     }
     closedir(d);

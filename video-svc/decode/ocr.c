@@ -2,7 +2,8 @@
 
 #include <tesseract/capi.h>
 
-/* Letters are dark-light-dark many times in a small space; a window with so many strong steps may hold some. */
+/* Letters are dark-light-dark many times in a small space; a window with so many strong steps may
+ * hold some. */
 #define WINDOW_W 48
 #define WINDOW_H 24
 #define STEP_MIN 40  /* of 255 between neighbouring columns */
@@ -10,7 +11,7 @@
 #define LINE_LETTERS 5
 #define LINE_CONFIDENCE_MIN 65 /* of a line as a whole */
 #define SURE 82
-#define DPI 150      /* said so that nothing is estimated; text on screens has no DPI */
+#define DPI 150 /* said so that nothing is estimated; text on screens has no DPI */
 
 struct ocr {
     TessBaseAPI *api;
@@ -22,7 +23,8 @@ int ocr_new(const char *languages, ocr **out, struct why *w)
     if (!api || TessBaseAPIInit2(api, NULL, languages, OEM_LSTM_ONLY) != 0) {
         if (api)
             TessBaseAPIDelete(api);
-        return why_set(w, ERR_UNAVAILABLE, "ocr-languages", "the data of tesseract for '%s' is not installed", languages);
+        return why_set(w, ERR_UNAVAILABLE, "ocr-languages",
+                       "the data of tesseract for '%s' is not installed", languages);
     }
     TessBaseAPISetPageSegMode(api, PSM_SPARSE_TEXT);
     ocr *o = xcalloc(1, sizeof *o);
@@ -42,7 +44,8 @@ void ocr_free(ocr *o)
 
 static bool is_word_char(uint32_t cp)
 {
-    return (cp >= '0' && cp <= '9') || (cp >= 'a' && cp <= 'z') || (cp >= 'A' && cp <= 'Z') || cp >= 0xc0;
+    return (cp >= '0' && cp <= '9') || (cp >= 'a' && cp <= 'z') || (cp >= 'A' && cp <= 'Z') ||
+           cp >= 0xc0;
 }
 
 /* Letters and digits in s. */
@@ -98,7 +101,8 @@ static uint32_t pixel(int v)
 static void place_line(struct ocr_line *line, TessResultIterator *it)
 {
     int left, top, right, bottom;
-    if (!TessPageIteratorBoundingBox(TessResultIteratorGetPageIteratorConst(it), RIL_TEXTLINE, &left, &top, &right, &bottom))
+    if (!TessPageIteratorBoundingBox(TessResultIteratorGetPageIteratorConst(it), RIL_TEXTLINE,
+                                     &left, &top, &right, &bottom))
         return;
     line->left = pixel(left);
     line->top = pixel(top);
@@ -109,7 +113,8 @@ static void place_line(struct ocr_line *line, TessResultIterator *it)
 static void take_word(struct reading *r, TessResultIterator *it)
 {
     float confidence = TessResultIteratorConfidence(it, RIL_WORD);
-    char *text = confidence >= OCR_CONFIDENCE_MIN ? TessResultIteratorGetUTF8Text(it, RIL_WORD) : NULL;
+    char *text =
+        confidence >= OCR_CONFIDENCE_MIN ? TessResultIteratorGetUTF8Text(it, RIL_WORD) : NULL;
     if (!text)
         return;
     slice word = slice_trim(slice_str(text));
@@ -132,12 +137,16 @@ static int by_place(const void *a, const void *b)
     return (x->left > y->left) - (x->left < y->left);
 }
 
-/* Sparse reading takes words far apart for lines of their own: those side by side at about one height are joined. */
+/* Sparse reading takes words far apart for lines of their own: those side by side at about one
+ * height are joined. */
 static bool side_by_side(const struct ocr_line *a, const struct ocr_line *b)
 {
-    uint32_t top = a->top > b->top ? a->top : b->top, bottom = a->bottom < b->bottom ? a->bottom : b->bottom;
-    uint32_t height = a->bottom - a->top > b->bottom - b->top ? a->bottom - a->top : b->bottom - b->top;
-    return bottom > top && (bottom - top) * 2 > height && b->left >= a->right && b->left - a->right <= 2 * height;
+    uint32_t top = a->top > b->top ? a->top : b->top,
+             bottom = a->bottom < b->bottom ? a->bottom : b->bottom;
+    uint32_t height =
+        a->bottom - a->top > b->bottom - b->top ? a->bottom - a->top : b->bottom - b->top;
+    return bottom > top && (bottom - top) * 2 > height && b->left >= a->right &&
+           b->left - a->right <= 2 * height;
 }
 
 static int join_lines(struct ocr_line *lines, int n)
@@ -149,7 +158,8 @@ static int join_lines(struct ocr_line *lines, int n)
             add_word(&lines[i], slice_str(lines[k].text));
             lines[i].right = lines[k].right;
             lines[i].top = lines[i].top < lines[k].top ? lines[i].top : lines[k].top;
-            lines[i].confidence = lines[i].confidence < lines[k].confidence ? lines[i].confidence : lines[k].confidence;
+            lines[i].confidence = lines[i].confidence < lines[k].confidence ? lines[i].confidence
+                                                                            : lines[k].confidence;
             memmove(&lines[k], &lines[k + 1], (size_t)(n - k - 1) * sizeof lines[0]);
             n--;
             i = -1; /* from the start: few lines, and each joining takes one away */
@@ -169,7 +179,8 @@ int ocr_read(ocr *o, const struct picture *grey, struct ocr_line out[OCR_LINES_M
     if (it) {
         do {
             take_word(&r, it);
-            if (TessPageIteratorIsAtFinalElement(TessResultIteratorGetPageIteratorConst(it), RIL_TEXTLINE, RIL_WORD))
+            if (TessPageIteratorIsAtFinalElement(TessResultIteratorGetPageIteratorConst(it),
+                                                 RIL_TEXTLINE, RIL_WORD))
                 end_line(&r);
         } while (TessResultIteratorNext(it, RIL_WORD));
         TessResultIteratorDelete(it);

@@ -1,4 +1,5 @@
-/* Text in a picture, read by tesseract. Everything it needs from disk is loaded by ocr_new, before the sandbox closes. */
+/* Text in a picture, read by tesseract. Everything it needs from disk is loaded by ocr_new, before
+ * the sandbox closes. */
 #ifndef NUNCHI_OCR_H
 #define NUNCHI_OCR_H
 
@@ -22,7 +23,8 @@ void ocr_free(ocr *o);
 /* grey: one channel. Returns how many lines, or an error. */
 int ocr_read(ocr *o, const struct picture *grey, struct ocr_line out[OCR_LINES_MAX]) MUST_USE;
 
-/* A cheap look before the dear one: could there be letters? Counts strong edges in small windows. */
+/* A cheap look before the dear one: could there be letters? Counts strong edges in small windows.
+ */
 bool ocr_worth_it(const struct picture *grey);
 
 #endif

@@ -9,17 +9,19 @@
 #include "video-svc/decode/screentext.h"
 #include "video-svc/decode/sniff.h"
 
-#define OCR_EDGE 1280       /* tesseract likes letters of 20 pixels and more; larger pictures cost without reading better */
-#define OCR_STEP_MS 1000    /* between pictures that are read */
+#define OCR_EDGE                                                                                   \
+    1280 /* tesseract likes letters of 20 pixels and more; larger pictures cost without reading    \
+            better */
+#define OCR_STEP_MS 1000     /* between pictures that are read */
 #define OCR_AFTER_CUT_MS 300 /* a scene's first pictures may still be half of the one before */
-#define CELL 10             /* pixels of the picture by which changes are seen */
+#define CELL 10              /* pixels of the picture by which changes are seen */
 #define CELLS_W 16
 #define CELLS_H 9
-#define CELL_CHANGE 5.0     /* mean difference in one cell that may be letters coming or going */
-#define PROGRESS_STEP 10    /* permille */
-#define SUDDEN 16.0         /* as scenes.c judges a change */
+#define CELL_CHANGE 5.0  /* mean difference in one cell that may be letters coming or going */
+#define PROGRESS_STEP 10 /* permille */
+#define SUDDEN 16.0      /* as scenes.c judges a change */
 #define SAID_MAX 128
-#define EARLY_MIN_MS 2000   /* a track that ends so much before its header says is worth a remark */
+#define EARLY_MIN_MS 2000 /* a track that ends so much before its header says is worth a remark */
 
 struct pass {
     const struct pass_config *cfg;
@@ -148,7 +150,8 @@ static int watch_scenes(struct pass *j, uint32_t time_ms)
 
 /* ---- text on the screen ---- */
 
-/* The largest change of any cell: a new word changes a few of them much and the picture's mean hardly at all. */
+/* The largest change of any cell: a new word changes a few of them much and the picture's mean
+ * hardly at all. */
 static bool changed(const struct picture *a, const struct picture *b)
 {
     if (!a->p || a->w != b->w || a->h != b->h)
@@ -174,20 +177,23 @@ static void read_text(struct pass *j, uint32_t time_ms, const struct picture *gr
     screentext_seen(j->text, time_ms, lines, (size_t)n);
 }
 
-/* Spreads what is left of the budget over what is left of the video, by whichever measure says more is left: the
- * container's word or the bytes still to come. */
+/* Spreads what is left of the budget over what is left of the video, by whichever measure says more
+ * is left: the container's word or the bytes still to come. */
 static uint32_t ocr_step(const struct pass *j, const struct media_event *ev)
 {
     uint64_t left = 0, claimed = media_report(j->m).claimed_duration_ms;
     if (claimed > ev->start_ms)
         left = claimed - ev->start_ms;
     if (ev->position > 0 && ev->position < j->size) {
-        uint64_t by_bytes = (uint64_t)((double)ev->start_ms * ((double)j->size / (double)ev->position - 1));
+        uint64_t by_bytes =
+            (uint64_t)((double)ev->start_ms * ((double)j->size / (double)ev->position - 1));
         left = by_bytes > left ? by_bytes : left;
     }
     uint64_t runs = j->cfg->ocr_max - j->ocr.runs;
     uint64_t step = runs ? left / runs : left;
-    return step < OCR_STEP_MS ? OCR_STEP_MS : step > REC_TIME_MAX_MS ? REC_TIME_MAX_MS : (uint32_t)step;
+    return step < OCR_STEP_MS       ? OCR_STEP_MS
+           : step > REC_TIME_MAX_MS ? REC_TIME_MAX_MS
+                                    : (uint32_t)step;
 }
 
 static uint32_t ocr_edge(const struct pass *j)
@@ -229,7 +235,9 @@ static int watch_text(struct pass *j, const struct media_event *ev)
 static void tell_progress(struct pass *j, const struct media_event *ev)
 {
     uint64_t claimed = media_report(j->m).claimed_duration_ms;
-    uint64_t p = claimed ? (uint64_t)ev->start_ms * 1000 / claimed : j->size ? ev->position * 1000 / j->size : 0;
+    uint64_t p = claimed   ? (uint64_t)ev->start_ms * 1000 / claimed
+                 : j->size ? ev->position * 1000 / j->size
+                           : 0;
     if (p > 999)
         p = 999;
     if (p < j->permille + PROGRESS_STEP)
@@ -344,23 +352,30 @@ static void tell_text(struct pass *j, uint32_t end_ms)
     for (size_t i = 0; i < n; i++) {
         const struct screentext_span *s = screentext_at(j->text, i);
         struct record r = {.type = REC_SCREEN_TEXT};
-        r.span = (struct rec_span){.start_ms = s->start_ms, .end_ms = s->end_ms, .confidence = s->confidence};
+        r.span = (struct rec_span){
+            .start_ms = s->start_ms, .end_ms = s->end_ms, .confidence = s->confidence};
         r.span.text = slice_str(s->text);
         emit(j, &r);
     }
 }
 
 #define CLOCK_FMT "%llu:%02u:%02u"
-#define CLOCK_ARGS(ms) (unsigned long long)((ms) / 3600000), (unsigned)((ms) / 60000 % 60), (unsigned)((ms) / 1000 % 60)
+#define CLOCK_ARGS(ms)                                                                             \
+    (unsigned long long)((ms) / 3600000), (unsigned)((ms) / 60000 % 60),                           \
+        (unsigned)((ms) / 1000 % 60)
 
 static void tell_remarks(struct pass *j)
 {
     struct media_report r = media_report(j->m);
-    uint64_t missing = r.claimed_duration_ms > r.duration_ms ? r.claimed_duration_ms - r.duration_ms : 0;
+    uint64_t missing =
+        r.claimed_duration_ms > r.duration_ms ? r.claimed_duration_ms - r.duration_ms : 0;
     if (r.cut_by_duration)
-        remark(j, "cut after " CLOCK_FMT ": longer videos are not read to their end", CLOCK_ARGS(j->cfg->media.duration_max_ms));
+        remark(j, "cut after " CLOCK_FMT ": longer videos are not read to their end",
+               CLOCK_ARGS(j->cfg->media.duration_max_ms));
     else if (missing > EARLY_MIN_MS && missing > r.claimed_duration_ms / 10)
-        remark(j, "the file ends early: it says that its video lasts " CLOCK_FMT ", and " CLOCK_FMT " of it could be read",
+        remark(j,
+               "the file ends early: it says that its video lasts " CLOCK_FMT ", and " CLOCK_FMT
+               " of it could be read",
                CLOCK_ARGS(r.claimed_duration_ms), CLOCK_ARGS(r.duration_ms));
     if (r.damaged)
         remark(j, "%llu damaged parts of the file were skipped", (unsigned long long)r.damaged);
@@ -376,14 +391,17 @@ static void tell_remarks(struct pass *j)
     if (j->scenes_cut)
         remark(j, "only the first %d scenes were told apart", REC_SCENES_MAX);
     if (j->cfg->ocr && j->ocr.runs >= j->cfg->ocr_max)
-        remark(j, "text on the screen was read in %u pictures; more may have been there", j->cfg->ocr_max);
+        remark(j, "text on the screen was read in %u pictures; more may have been there",
+               j->cfg->ocr_max);
 }
 
 static int finish(struct pass *j)
 {
     uint64_t duration = media_report(j->m).duration_ms;
     if (j->n_pictures == 0)
-        return why_set(&j->why, ERR_UNREADABLE, "file", "the file ends early or is damaged: no picture of its video could be decoded");
+        return why_set(
+            &j->why, ERR_UNREADABLE, "file",
+            "the file ends early or is damaged: no picture of its video could be decoded");
     int e = last_scene(j, (uint32_t)duration);
     if (e < 0)
         return why_set(&j->why, e, "file", "a picture of the video could not be stored as JPEG");

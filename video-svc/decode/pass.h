@@ -1,5 +1,6 @@
-/* One video, from a descriptor to records: demux, decode, scenes, sampled frames, subtitles, text on the screen, in one
- * pass without seeking, so that memory and time are bounded and every timestamp is the decoder's own. */
+/* One video, from a descriptor to records: demux, decode, scenes, sampled frames, subtitles, text
+ * on the screen, in one pass without seeking, so that memory and time are bounded and every
+ * timestamp is the decoder's own. */
 #ifndef NUNCHI_PASS_H
 #define NUNCHI_PASS_H
 

@@ -71,7 +71,8 @@ void picture_fit(uint32_t w, uint32_t h, uint32_t edge, bool grow, uint32_t *out
     *out_h = scaled(h, edge, longest);
 }
 
-static uint8_t area_mean(const struct picture *in, uint32_t x0, uint32_t x1, uint32_t y0, uint32_t y1, uint32_t c)
+static uint8_t area_mean(const struct picture *in, uint32_t x0, uint32_t x1, uint32_t y0,
+                         uint32_t y1, uint32_t c)
 {
     uint64_t sum = 0;
     for (uint32_t y = y0; y < y1; y++)
@@ -128,7 +129,9 @@ static void low_frequencies(const struct picture *small, double out[HASH_LOW * H
     for (int y = 0; y < HASH_EDGE; y++)
         for (int u = 0; u < HASH_LOW; u++)
             for (int x = 0; x < HASH_EDGE; x++)
-                rows[y][u] += wave[u][x] * luma(small->p + (size_t)(y * HASH_EDGE + x) * small->channels, small->channels);
+                rows[y][u] +=
+                    wave[u][x] *
+                    luma(small->p + (size_t)(y * HASH_EDGE + x) * small->channels, small->channels);
     for (int v = 0; v < HASH_LOW; v++)
         for (int u = 0; u < HASH_LOW; u++) {
             double sum = 0;

@@ -2,7 +2,8 @@
 
 static void put_u32(buf *b, uint32_t v)
 {
-    unsigned char p[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16), (unsigned char)(v >> 24)};
+    unsigned char p[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16),
+                          (unsigned char)(v >> 24)};
     buf_put(b, p, sizeof p);
 }
 

@@ -1,20 +1,19 @@
-/* What nunchi-decode says to video-svc, and how it is written down. The decoder reads a stranger's file, so the reader of
- * these records (video-svc/records_read.c) takes the decoder for an attacker: every length, count, time and text is
- * checked against the limits below, in the order below, and the first breach ends the job.
+/* What nunchi-decode says to video-svc, and how it is written down. The decoder reads a stranger's
+ * file, so the reader of these records (video-svc/records_read.c) takes the decoder for an
+ * attacker: every length, count, time and text is checked against the limits below, in the order
+ * below, and the first breach ends the job.
  *
- * Stream: records, each [type u32][length u32][payload], little-endian. A text is [length u32][bytes]. Payloads:
- *   HELLO      u32 version, u32 layers active, u32 layers wanted       first
- *   PROGRESS   u32 phase (Ingesting.Phase of proto/video.proto), u32 permille      at any time after HELLO
- *   CONTAINER  text format, u64 duration ms as the file says (0: unknown), text title       once
- *   TRACK      u32 kind, u32 index, text codec, text language, text title, u32 width, height, fps_milli, rotation, channels,
- *              sample_rate, selected
- *   CHAPTER, SUBTITLE, SCREEN_TEXT   u32 start ms, end ms, track, confidence, text language, text
- *   SCENE      u32 start ms, end ms                                    ascending, after CONTAINER
- *   FRAME      u32 scene, time ms, width, height, u64 phash, text JPEG  scene: index of a SCENE already sent
- *   THUMB      text JPEG                                               of the FRAME just sent
- *   REMARK     text
- *   DONE       u64 duration ms as read                                 last; or:
- *   FAIL       u32 error (wire number), text                           last */
+ * Stream: records, each [type u32][length u32][payload], little-endian. A text is [length
+ * u32][bytes]. Payloads: HELLO      u32 version, u32 layers active, u32 layers wanted       first
+ *   PROGRESS   u32 phase (Ingesting.Phase of proto/video.proto), u32 permille      at any time
+ * after HELLO CONTAINER  text format, u64 duration ms as the file says (0: unknown), text title
+ * once TRACK      u32 kind, u32 index, text codec, text language, text title, u32 width, height,
+ * fps_milli, rotation, channels, sample_rate, selected CHAPTER, SUBTITLE, SCREEN_TEXT   u32 start
+ * ms, end ms, track, confidence, text language, text SCENE      u32 start ms, end ms ascending,
+ * after CONTAINER FRAME      u32 scene, time ms, width, height, u64 phash, text JPEG  scene: index
+ * of a SCENE already sent THUMB      text JPEG                                               of the
+ * FRAME just sent REMARK     text DONE       u64 duration ms as read last; or: FAIL       u32 error
+ * (wire number), text                           last */
 #ifndef NUNCHI_RECORDS_H
 #define NUNCHI_RECORDS_H
 
@@ -26,8 +25,8 @@
 #define REC_PAYLOAD_MAX (512u << 10)
 #define REC_JPEG_MAX (400u << 10)
 #define REC_THUMB_MAX (64u << 10)
-#define REC_TEXT_MAX 4096    /* one subtitle, chapter title or line on the screen */
-#define REC_NAME_MAX 64      /* codec, language, format */
+#define REC_TEXT_MAX 4096 /* one subtitle, chapter title or line on the screen */
+#define REC_NAME_MAX 64   /* codec, language, format */
 #define REC_TITLE_MAX 512
 #define REC_TRACKS_MAX 64
 #define REC_CHAPTERS_MAX 1000
@@ -58,7 +57,12 @@ enum rec_type {
 };
 
 /* The numbers of Ingesting.Phase. */
-enum rec_phase { REC_PHASE_PROBING = 2, REC_PHASE_SCENES = 3, REC_PHASE_FRAMES = 4, REC_PHASE_TEXT = 5 };
+enum rec_phase {
+    REC_PHASE_PROBING = 2,
+    REC_PHASE_SCENES = 3,
+    REC_PHASE_FRAMES = 4,
+    REC_PHASE_TEXT = 5
+};
 
 enum rec_kind { REC_KIND_OTHER, REC_KIND_VIDEO, REC_KIND_AUDIO, REC_KIND_SUBTITLE };
 
@@ -133,7 +137,8 @@ struct record {
     };
 };
 
-/* Appends one record. The caller keeps to the limits (nunchi-decode does; records_read.c checks). */
+/* Appends one record. The caller keeps to the limits (nunchi-decode does; records_read.c checks).
+ */
 void record_pack(const struct record *r, buf *out);
 
 #endif

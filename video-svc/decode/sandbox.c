@@ -14,12 +14,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Sanitizers map terabytes, read /proc and start threads at exit: two layers are left out of such builds, and reported
- * as missing. */
+/* Sanitizers map terabytes, read /proc and start threads at exit: two layers are left out of such
+ * builds, and reported as missing. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+    __has_feature(memory_sanitizer)
 #define SANITIZED 1
 #endif
 #endif
@@ -27,7 +28,9 @@
 #define SANITIZED 0
 #endif
 
-#define FILES_MAX 16 /* descriptors: input, output, the standard three, and what libc may want before the walls */
+#define FILES_MAX                                                                                  \
+    16 /* descriptors: input, output, the standard three, and what libc may want before the walls  \
+        */
 
 /* ---- names ---- */
 
@@ -51,7 +54,8 @@ int sandbox_layers_parse(slice list, uint32_t *out, struct why *w)
         else if (i < SANDBOX_N_LAYERS)
             set |= 1u << i;
         else if (word.n > 0)
-            return why_set(w, ERR_INVALID, "sandbox-require", "no layer is called '%.*s'", (int)(word.n < 40 ? word.n : 40), word.p);
+            return why_set(w, ERR_INVALID, "sandbox-require", "no layer is called '%.*s'",
+                           (int)(word.n < 40 ? word.n : 40), word.p);
     }
     *out = set;
     return 0;
@@ -78,8 +82,12 @@ static bool limit(int what, rlim_t n)
 static bool enter_rlimits(const struct sandbox_config *cfg)
 {
     const bool set[] = {
-        SANITIZED || limit(RLIMIT_AS, cfg->memory_bytes), limit(RLIMIT_CPU, cfg->cpu_seconds), limit(RLIMIT_FSIZE, cfg->file_bytes),
-        limit(RLIMIT_NOFILE, FILES_MAX),                  limit(RLIMIT_NPROC, 0),              limit(RLIMIT_CORE, 0),
+        SANITIZED || limit(RLIMIT_AS, cfg->memory_bytes),
+        limit(RLIMIT_CPU, cfg->cpu_seconds),
+        limit(RLIMIT_FSIZE, cfg->file_bytes),
+        limit(RLIMIT_NOFILE, FILES_MAX),
+        limit(RLIMIT_NPROC, 0),
+        limit(RLIMIT_CORE, 0),
     };
     for (size_t i = 0; i < ARRAY_LEN(set); i++)
         if (!set[i])
@@ -99,7 +107,8 @@ static bool drop_uid(uint32_t uid)
         return true; /* somebody ordinary already */
     if (uid == 0)
         return false;
-    return setgroups(0, NULL) == 0 && setresgid(uid, uid, uid) == 0 && setresuid(uid, uid, uid) == 0;
+    return setgroups(0, NULL) == 0 && setresgid(uid, uid, uid) == 0 &&
+           setresuid(uid, uid, uid) == 0;
 }
 
 /* A new user namespace gives its first process every capability inside it. */
@@ -110,8 +119,9 @@ static bool drop_capabilities(void)
     return syscall(SYS_capset, &head, none) == 0;
 }
 
-/* Landlock, from the kernel's documentation: each version of it knows more rights, and a ruleset without rules denies all
- * that it handles. The header of this libc knows the first version alone. */
+/* Landlock, from the kernel's documentation: each version of it knows more rights, and a ruleset
+ * without rules denies all that it handles. The header of this libc knows the first version alone.
+ */
 struct landlock_attr {
     uint64_t fs, net, scoped;
 };
@@ -147,12 +157,30 @@ static bool enter_landlock(void)
 
 /* What is left to a program that computes: its memory, its descriptors, the clock, and its end. */
 static const int ALLOWED[] = {
-    SCMP_SYS(read),          SCMP_SYS(pread64),       SCMP_SYS(lseek),         SCMP_SYS(close),
-    SCMP_SYS(fstat),         SCMP_SYS(munmap),        SCMP_SYS(mremap),        SCMP_SYS(brk),
-    SCMP_SYS(madvise),       SCMP_SYS(futex),         SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday),
-    SCMP_SYS(time),          SCMP_SYS(getpid),        SCMP_SYS(gettid),        SCMP_SYS(rt_sigprocmask),
-    SCMP_SYS(rt_sigaction),  SCMP_SYS(rt_sigreturn),  SCMP_SYS(exit),          SCMP_SYS(exit_group),
-    SCMP_SYS(sched_yield),   SCMP_SYS(getrandom),     SCMP_SYS(sysinfo),       SCMP_SYS(sched_getaffinity),
+    SCMP_SYS(read),
+    SCMP_SYS(pread64),
+    SCMP_SYS(lseek),
+    SCMP_SYS(close),
+    SCMP_SYS(fstat),
+    SCMP_SYS(munmap),
+    SCMP_SYS(mremap),
+    SCMP_SYS(brk),
+    SCMP_SYS(madvise),
+    SCMP_SYS(futex),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(gettimeofday),
+    SCMP_SYS(time),
+    SCMP_SYS(getpid),
+    SCMP_SYS(gettid),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigaction),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
+    SCMP_SYS(sched_yield),
+    SCMP_SYS(getrandom),
+    SCMP_SYS(sysinfo),
+    SCMP_SYS(sched_getaffinity),
     SCMP_SYS(restart_syscall),
 };
 
@@ -161,12 +189,17 @@ static int add_rules(scmp_filter_ctx f, int out_fd)
     int e = 0;
     for (size_t i = 0; i < ARRAY_LEN(ALLOWED); i++)
         e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, ALLOWED[i], 0);
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)out_fd, 0));
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1, SCMP_A0(SCMP_CMP_EQ, STDERR_FILENO, 0));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+                          SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+                          SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
+                          SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)out_fd, 0));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
+                          SCMP_A0(SCMP_CMP_EQ, STDERR_FILENO, 0));
     /* abort() signals itself: a failed check ends as SIGABRT and not as a breach. */
-    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
+    e |= seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                          SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     return e;
 }
 
@@ -177,9 +210,15 @@ static bool enter_seccomp(int out_fd)
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
     if (!f)
         return false;
-    bool ok = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1) == 0 && add_rules(f, out_fd) == 0 && seccomp_load(f) == 0;
+    bool ok = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1) == 0 && add_rules(f, out_fd) == 0 &&
+              seccomp_load(f) == 0;
     seccomp_release(f);
     return ok;
+}
+
+uint32_t sandbox_left_out(void)
+{
+    return SANITIZED ? SANDBOX_SECCOMP : 0;
 }
 
 uint32_t sandbox_enter(const struct sandbox_config *cfg)
@@ -213,7 +252,10 @@ int sandbox_selftest(const char *what)
     else if (strcmp(what, "fork") == 0)
         r = syscall(SYS_fork);
     else if (strcmp(what, "exec-memory") == 0)
-        r = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0;
+        r = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+                    MAP_FAILED
+                ? -1
+                : 0;
     else if (strcmp(what, "write") == 0)
         r = write(STDOUT_FILENO, "x", 1);
     else

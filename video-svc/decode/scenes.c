@@ -1,10 +1,11 @@
 #include "video-svc/decode/scenes.h"
 
 /* Numbers found on made and real clips; what they weigh is in the header. */
-#define HARD_MIN 16.0     /* least change of a hard cut */
-#define HARD_RATIO 3.0    /* … against the mean of its neighbours */
-#define NEIGHBOURS 3      /* pictures on each side */
-#define LASTING_PART 0.4  /* of the change must still be there LAST_MS later, and not have been there before */
+#define HARD_MIN 16.0  /* least change of a hard cut */
+#define HARD_RATIO 3.0 /* … against the mean of its neighbours */
+#define NEIGHBOURS 3   /* pictures on each side */
+#define LASTING_PART                                                                               \
+    0.4 /* of the change must still be there LAST_MS later, and not have been there before */
 #define LASTING_MS 400
 #define GRADUAL_MIN 24.0
 #define GRADUAL_COLOURS 0.55 /* part of the picture whose colours went elsewhere */
@@ -149,11 +150,13 @@ static bool long_enough(const scenes *s, uint32_t time_ms)
     return time_ms >= s->scene_start_ms + SCENE_MIN_MS;
 }
 
-/* The picture nearest to picture i on the way to `ms` before or after it, within the current scene. */
+/* The picture nearest to picture i on the way to `ms` before or after it, within the current scene.
+ */
 static struct shot *shot_before(scenes *s, uint64_t i, uint32_t ms)
 {
     uint32_t t = at(s, i)->time_ms;
-    while (i > oldest(s) && at(s, i - 1)->time_ms >= s->scene_start_ms && at(s, i - 1)->time_ms + ms >= t)
+    while (i > oldest(s) && at(s, i - 1)->time_ms >= s->scene_start_ms &&
+           at(s, i - 1)->time_ms + ms >= t)
         i--;
     return at(s, i);
 }
@@ -168,11 +171,13 @@ static struct shot *shot_after(scenes *s, uint64_t i, uint32_t ms)
 
 static bool differ(const struct shot *a, const struct shot *b)
 {
-    return scenes_difference(a->small, b->small) >= GRADUAL_MIN && colour_distance(a, b) >= GRADUAL_COLOURS;
+    return scenes_difference(a->small, b->small) >= GRADUAL_MIN &&
+           colour_distance(a, b) >= GRADUAL_COLOURS;
 }
 
-/* Around picture i one steady thing becomes another: each of a few pictures before differs from each of a few after (a
- * flash among them does not), and on each side they are alike (a moving camera's are not). */
+/* Around picture i one steady thing becomes another: each of a few pictures before differs from
+ * each of a few after (a flash among them does not), and on each side they are alike (a moving
+ * camera's are not). */
 static bool changes_around(scenes *s, uint64_t i)
 {
     struct shot *before[SIDES], *after[SIDES];
@@ -213,7 +218,9 @@ static size_t watch_gradual(scenes *s, uint64_t i, uint32_t cut[SCENE_CUTS_MAX],
 {
     uint32_t now = at(s, i)->time_ms;
     if (!changes_around(s, i)) /* a fade through black pauses in the middle */
-        return s->gradual.open && now > s->gradual.last_ms + GRADUAL_PAUSE_MS ? close_gradual(s, cut, n) : n;
+        return s->gradual.open && now > s->gradual.last_ms + GRADUAL_PAUSE_MS
+                   ? close_gradual(s, cut, n)
+                   : n;
     if (!s->gradual.open) {
         s->gradual.open = true;
         s->gradual.first_ms = now;
@@ -253,7 +260,8 @@ static bool take(scenes *s, uint32_t time_ms, const uint8_t *small)
     return true;
 }
 
-size_t scenes_picture(scenes *s, uint32_t time_ms, const uint8_t small[SMALL_BYTES], uint32_t cut[SCENE_CUTS_MAX])
+size_t scenes_picture(scenes *s, uint32_t time_ms, const uint8_t small[SMALL_BYTES],
+                      uint32_t cut[SCENE_CUTS_MAX])
 {
     size_t n = 0;
     if (!take(s, time_ms, small))

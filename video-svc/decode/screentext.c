@@ -43,7 +43,8 @@ void screentext_free(screentext *s)
     free(s);
 }
 
-/* Letters and digits alone, lower case, the first COMPARE_BYTES of them: what two readings of one line share. */
+/* Letters and digits alone, lower case, the first COMPARE_BYTES of them: what two readings of one
+ * line share. */
 static slice essence(const char *text, char out[COMPARE_BYTES])
 {
     size_t n = 0;
@@ -101,7 +102,8 @@ static void see_line(screentext *s, uint32_t time_ms, const struct ocr_line *lin
         return;
     struct open_line *o = &s->open[s->n_open++];
     *o = (struct open_line){.before_ms = s->any ? s->last_ms : 0, .seen = true};
-    o->span = (struct screentext_span){.start_ms = time_ms, .end_ms = time_ms, .confidence = line->confidence};
+    o->span = (struct screentext_span){
+        .start_ms = time_ms, .end_ms = time_ms, .confidence = line->confidence};
     memcpy(o->span.text, line->text, sizeof o->span.text);
 }
 
@@ -133,7 +135,8 @@ void screentext_same(screentext *s, uint32_t time_ms)
     s->any = true;
 }
 
-/* A cut between the unseen and the seen moment is where it happened; else half-way is the best guess. */
+/* A cut between the unseen and the seen moment is where it happened; else half-way is the best
+ * guess. */
 static uint32_t moved(uint32_t from, uint32_t to, const uint32_t *cuts, size_t n_cuts)
 {
     for (size_t i = 0; i < n_cuts; i++)

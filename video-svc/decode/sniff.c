@@ -2,7 +2,8 @@
 
 #include <unistd.h>
 
-#define MP4_BOXES_MAX 4096 /* top-level boxes: a fragmented file has two for each of its seconds */
+#define MP4_BOXES_MAX 4096 /* top-level boxes: a fragmented file has two for each of its seconds   \
+                            */
 #define TS_PACKET 188
 #define M2TS_PACKET 192
 
@@ -13,7 +14,10 @@ struct magic {
     const char *demuxer; /* NULL: refused */
     const char *what;
 };
-#define MAGIC(at, s, demuxer, what) {at, s, sizeof(s) - 1, demuxer, what}
+#define MAGIC(at, s, demuxer, what)                                                                \
+    {                                                                                              \
+        at, s, sizeof(s) - 1, demuxer, what                                                        \
+    }
 
 static const struct magic MAGICS[] = {
     MAGIC(4, "ftyp", "mov", NULL),
@@ -30,8 +34,10 @@ static const struct magic MAGICS[] = {
     MAGIC(0, "fLaC", NULL, "an audio file (FLAC), without a video track"),
     MAGIC(0, "OggS", NULL, "an Ogg file; send MP4, Matroska, WebM, AVI or MPEG-TS"),
     MAGIC(0, "FLV\x01", NULL, "a Flash video; send MP4, Matroska, WebM, AVI or MPEG-TS"),
-    MAGIC(0, "\x30\x26\xb2\x75", NULL, "a Windows Media file; send MP4, Matroska, WebM, AVI or MPEG-TS"),
-    MAGIC(0, "\x00\x00\x01\xba", NULL, "an MPEG program stream; send MP4, Matroska, WebM, AVI or MPEG-TS"),
+    MAGIC(0, "\x30\x26\xb2\x75", NULL,
+          "a Windows Media file; send MP4, Matroska, WebM, AVI or MPEG-TS"),
+    MAGIC(0, "\x00\x00\x01\xba", NULL,
+          "an MPEG program stream; send MP4, Matroska, WebM, AVI or MPEG-TS"),
     MAGIC(0, "GIF8", NULL, "a picture (GIF), not a video"),
     MAGIC(0, "\x89PNG", NULL, "a picture (PNG), not a video"),
     MAGIC(0, "\xff\xd8\xff", NULL, "a picture (JPEG), not a video"),
@@ -39,7 +45,10 @@ static const struct magic MAGICS[] = {
     MAGIC(0, "%PDF", NULL, "a PDF document, not a video"),
     MAGIC(0, "PK\x03\x04", NULL, "a zip archive, not a video"),
     MAGIC(0, "\x1f\x8b", NULL, "a gzip archive, not a video"),
-    MAGIC(0, "\x7f" "ELF", NULL, "a program, not a video"),
+    MAGIC(0,
+          "\x7f"
+          "ELF",
+          NULL, "a program, not a video"),
     MAGIC(0, "#EXTM3U", NULL, "an HLS playlist: it names a video and does not hold one"),
     MAGIC(0, "ffconcat", NULL, "a concat script: it names videos and does not hold one"),
     MAGIC(0, "[playlist]", NULL, "a playlist: it names videos and does not hold one"),
@@ -66,7 +75,8 @@ static bool is_ts(slice head, size_t packet, size_t at)
 
 static bool is_mp3(slice head)
 {
-    return head.n >= 2 && (unsigned char)head.p[0] == 0xff && ((unsigned char)head.p[1] & 0xe6) == 0xe2;
+    return head.n >= 2 && (unsigned char)head.p[0] == 0xff &&
+           ((unsigned char)head.p[1] & 0xe6) == 0xe2;
 }
 
 static bool is_text(slice head)
@@ -106,10 +116,13 @@ int sniff(slice head, uint64_t size, const char **demuxer, struct why *w)
         return 0;
     }
     if (is_mp3(head))
-        return why_set(w, ERR_UNREADABLE, "file", "the file is an audio file (MP3 or AAC), without a video track");
+        return why_set(w, ERR_UNREADABLE, "file",
+                       "the file is an audio file (MP3 or AAC), without a video track");
     if (is_text(head))
         return why_set(w, ERR_UNREADABLE, "file", "the file is text, not a video");
-    return why_set(w, ERR_UNREADABLE, "file", "the file is no video of a kind read here (MP4, MOV, Matroska, WebM, AVI, MPEG-TS)");
+    return why_set(
+        w, ERR_UNREADABLE, "file",
+        "the file is no video of a kind read here (MP4, MOV, Matroska, WebM, AVI, MPEG-TS)");
 }
 
 static uint64_t be(const unsigned char *p, size_t n)
@@ -141,12 +154,15 @@ int sniff_mp4(int fd, uint64_t size, struct why *w)
         if (box > size - at) {
             if (index && memcmp(head + 4, "moov", 4) != 0)
                 return 0; /* the index is whole: what is there of the video can be read */
-            return why_set(w, ERR_UNREADABLE, "file", "the file ends early: %llu of its bytes are missing, its index (moov) among them",
-                           (unsigned long long)(box - (size - at)));
+            return why_set(
+                w, ERR_UNREADABLE, "file",
+                "the file ends early: %llu of its bytes are missing, its index (moov) among them",
+                (unsigned long long)(box - (size - at)));
         }
         at += box;
     }
     if (!index)
-        return why_set(w, ERR_UNREADABLE, "file", "the file ends early or is damaged: its index (moov) is missing");
+        return why_set(w, ERR_UNREADABLE, "file",
+                       "the file ends early or is damaged: its index (moov) is missing");
     return 0;
 }

@@ -2,7 +2,8 @@
 
 #define ASS_FIELDS 8 /* before the text */
 
-/* <b>, </font>, <00:00:01.000>, <c.yellow>: a tag begins with a letter, a slash or a digit right behind the '<'. */
+/* <b>, </font>, <00:00:01.000>, <c.yellow>: a tag begins with a letter, a slash or a digit right
+ * behind the '<'. */
 static size_t tag_len(slice s)
 {
     if (s.n < 3 || s.p[0] != '<')
@@ -36,7 +37,8 @@ void subtext_plain(slice text, buf *out)
 static bool drawing_after(slice block, bool before)
 {
     for (size_t i = 0; i + 2 < block.n; i++)
-        if (block.p[i] == '\\' && block.p[i + 1] == 'p' && block.p[i + 2] >= '0' && block.p[i + 2] <= '9')
+        if (block.p[i] == '\\' && block.p[i + 1] == 'p' && block.p[i + 2] >= '0' &&
+            block.p[i + 2] <= '9')
             before = block.p[i + 2] != '0';
     return before;
 }

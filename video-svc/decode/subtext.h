@@ -4,7 +4,8 @@
 
 #include "common/base/slice.h"
 
-/* event: "ReadOrder,Layer,Style,Name,MarginL,MarginR,MarginV,Effect,Text". Appends the text, as valid UTF-8. */
+/* event: "ReadOrder,Layer,Style,Name,MarginL,MarginR,MarginV,Effect,Text". Appends the text, as
+ * valid UTF-8. */
 void subtext_from_ass(slice event, buf *out);
 void subtext_plain(slice text, buf *out); /* tags out, UTF-8 repaired, control characters out */
 
