@@ -109,7 +109,8 @@ static bool take_scratch(cpu *c)
     c->runs = try_calloc(rows, sizeof *c->runs);
     c->scratch_floats = padded(attention_scratch(c->kv_shape.head_dim));
     c->scratch = cpu_pages((size_t)pool_size(c->pool) * c->scratch_floats * sizeof *c->scratch);
-    return c->quantised && c->wanted && c->logits && c->logits_of && c->runs && c->scratch;
+    c->partials = cpu_pages(PARTIAL_FLOATS * sizeof *c->partials);
+    return c->partials && c->quantised && c->wanted && c->logits && c->logits_of && c->runs && c->scratch;
 }
 
 static int ready(backend *b, struct why *why)
@@ -133,6 +134,7 @@ static void free_cpu(backend *b)
     cpu_pages_free(c->wanted, c->wanted_bytes);
     cpu_pages_free(c->logits, c->logits_bytes);
     cpu_pages_free(c->scratch, (size_t)pool_size(c->pool) * c->scratch_floats * sizeof *c->scratch);
+    cpu_pages_free(c->partials, PARTIAL_FLOATS * sizeof *c->partials);
     cpu_pages_free(c->kv, c->kv_bytes);
     cpu_free_weights(c);
     free(c->acts);

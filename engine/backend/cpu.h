@@ -6,6 +6,9 @@
 #include "engine/kernels/kernels.h"
 #include "engine/pool.h"
 
+/* Partials of attention that may wait for their merge: 16 MiB, 16 rows of 32 heads of 128 over 16,000 positions. Beyond
+ * it there is work enough for all threads without cutting sequences. */
+#define PARTIAL_FLOATS ((size_t)4 << 20)
 #define ROPE_TABLES 4 /* distinct rotations of a model; Gemma 3 has two */
 
 struct cpu_weight {
@@ -60,6 +63,7 @@ typedef struct cpu {
     size_t kv_block_halves, kv_bytes;
     float *scratch; /* (threads, attention_scratch) */
     size_t scratch_floats;
+    float *partials; /* PARTIAL_FLOATS: of segments of few long sequences */
 
     struct cpu_rope ropes[ROPE_TABLES];
     uint32_t next_rope;

@@ -8,6 +8,11 @@
 #define SEGMENT ENGINE_SEGMENT_TOKENS
 #define BLOCK ENGINE_BLOCK_TOKENS
 
+/* A query's softmax over some segments: the weighted V beside it is relative to `max` and not yet divided by `sum`. */
+struct partial {
+    float max, sum; /* sum 0: nothing yet */
+};
+
 /* Up to 8 queries at once; fewer take more blocks or dimensions at once. */
 struct query_group {
     const struct attention_tile *t;
@@ -16,8 +21,7 @@ struct query_group {
     float *q;          /* (head_dim, width): so that one query's next is at a fixed distance */
     float *s;          /* (width, SEGMENT): scores, then weights */
     float *o;          /* (width, head_dim): of this segment */
-    float max[8], sum[8]; /* so far, all segments */
-    bool any[8];
+    struct partial sofar[8];
 };
 
 INLINE const uint8_t *k_of(const struct attention_tile *t, uint32_t block)
@@ -31,7 +35,7 @@ INLINE const uint8_t *v_of(const struct attention_tile *t, uint32_t block)
 }
 
 /* Raw scores of `wide` blocks of K. */
-INLINE void score_blocks(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t block, int part)
+PIECE void score_blocks(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t block, int part)
 {
     const float *q = g->q, *end = q + (size_t)width * g->t->head_dim;
     const uint8_t *k[ACCUMULATORS];
@@ -71,7 +75,7 @@ INLINE void score_segment(const struct query_group *g, uint32_t width, uint32_t 
 }
 
 /* Scores of one query to weights, in place; lo..hi of the segment count, the rest of from..to gets weight 0. */
-INLINE void weigh(const struct attention_tile *t, float *s, uint32_t from, uint32_t to, uint32_t lo, uint32_t hi,
+PIECE void weigh(const struct attention_tile *t, float *s, uint32_t from, uint32_t to, uint32_t lo, uint32_t hi,
                   float *max, float *sum)
 {
     from = from / BLOCK * BLOCK;
@@ -105,7 +109,7 @@ INLINE void weigh(const struct attention_tile *t, float *s, uint32_t from, uint3
 }
 
 /* Weighted V of from..to for `wide` registers of dimensions. */
-INLINE void gather_dims(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t dim, uint32_t from, uint32_t to)
+PIECE void gather_dims(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t dim, uint32_t from, uint32_t to)
 {
     const uint32_t head_dim = g->t->head_dim;
     vf acc[ACCUMULATORS];
@@ -150,25 +154,26 @@ INLINE float exp_of(float x)
     return lane[0];
 }
 
-/* The segment's partial of query i into what it has so far. */
-INLINE void merge(struct query_group *g, uint32_t i, float max, float sum)
+/* One more partial, of o, into what there is in out. A weight of at least 1 is in every sum, so 0 means none. */
+PIECE void merge(struct partial *sofar, float *out, struct partial more, const float *o, uint32_t head_dim)
 {
-    const uint32_t head_dim = g->t->head_dim;
-    const float *o = g->o + i * head_dim;
-    float *out = g->t->out[g->first + i];
-    if (!g->any[i]) {
-        g->any[i] = true;
-        g->max[i] = max;
-        g->sum[i] = sum;
+    if (sofar->sum == 0) {
+        *sofar = more;
         memcpy(out, o, head_dim * sizeof *o);
         return;
     }
-    float top = max > g->max[i] ? max : g->max[i];
-    float old = exp_of(g->max[i] - top), new = exp_of(max - top);
-    g->max[i] = top;
-    g->sum[i] = g->sum[i] * old + sum * new;
+    float top = more.max > sofar->max ? more.max : sofar->max;
+    float old = exp_of(sofar->max - top), new = exp_of(more.max - top);
+    sofar->max = top;
+    sofar->sum = sofar->sum * old + more.sum * new;
     for (uint32_t d = 0; d < head_dim; d += LANES)
         f_store(out + d, f_fma(f_load(o + d), f_set(new), f_mul(f_load(out + d), f_set(old))));
+}
+
+INLINE void divide(float *out, float sum, uint32_t head_dim)
+{
+    for (uint32_t d = 0; d < head_dim; d += LANES)
+        f_store(out + d, f_div(f_load(out + d), f_set(sum)));
 }
 
 INLINE uint32_t later(uint32_t a, uint32_t b)
@@ -184,7 +189,7 @@ INLINE uint32_t sooner(uint32_t a, uint32_t b)
 INLINE void group_segment(struct query_group *g, uint32_t width, uint32_t start)
 {
     uint32_t from = later(g->from, start), to = sooner(g->to, start + SEGMENT);
-    float max[8] = {0}, sum[8] = {0};
+    struct partial here[8] = {{0}};
     bool sees[8];
     score_segment(g, width, from, to);
     for (uint32_t i = 0; i < width; i++) {
@@ -193,14 +198,14 @@ INLINE void group_segment(struct query_group *g, uint32_t width, uint32_t start)
         float *s = g->s + i * SEGMENT;
         sees[i] = i < g->n && lo < hi;
         if (sees[i])
-            weigh(g->t, s, from - start, to - start, lo - start, hi - start, &max[i], &sum[i]);
+            weigh(g->t, s, from - start, to - start, lo - start, hi - start, &here[i].max, &here[i].sum);
         else
             memset(s + (from - start), 0, (to - from) * sizeof *s);
     }
     gather_segment(g, width, from, to);
     for (uint32_t i = 0; i < width; i++)
         if (sees[i])
-            merge(g, i, max[i], sum[i]);
+            merge(&g->sofar[i], g->t->out[g->first + i], here[i], g->o + i * g->t->head_dim, g->t->head_dim);
 }
 
 INLINE void attend_group(const struct attention_tile *t, uint32_t width, uint32_t first, uint32_t n)
@@ -216,11 +221,33 @@ INLINE void attend_group(const struct attention_tile *t, uint32_t width, uint32_
     for (uint32_t d = 0; d < t->head_dim; d++)
         for (uint32_t i = 0; i < width; i++)
             g.q[d * width + i] = i < n ? t->q[first + i][d] : 0;
-    for (uint32_t start = g.from / SEGMENT * SEGMENT; start < g.to; start += SEGMENT)
+    if (!t->partials) {
+        for (uint32_t start = g.from / SEGMENT * SEGMENT; start < g.to; start += SEGMENT)
+            group_segment(&g, width, start);
+        for (uint32_t i = 0; i < n; i++)
+            divide(t->out[first + i], g.sofar[i].sum, t->head_dim);
+        return;
+    }
+    uint32_t start = t->segment * SEGMENT;
+    if (later(g.from, start) < sooner(g.to, start + SEGMENT))
         group_segment(&g, width, start);
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t d = 0; d < t->head_dim; d += LANES)
-            f_store(t->out[first + i] + d, f_div(f_load(t->out[first + i] + d), f_set(g.sum[i])));
+    for (uint32_t i = 0; i < n; i++) {
+        t->partials[2 * (first + i)] = g.sofar[i].max;
+        t->partials[2 * (first + i) + 1] = g.sofar[i].sum;
+    }
+}
+
+/* The same merges in the same order as when one tile goes through all segments. */
+static void attention_merge(const float *partials, size_t stride, const float *o, size_t o_stride, uint32_t n, uint32_t head_dim,
+                            float *out)
+{
+    struct partial sofar = {0};
+    for (uint32_t s = 0; s < n; s++) {
+        struct partial more = {partials[s * stride], partials[s * stride + 1]};
+        if (more.sum != 0)
+            merge(&sofar, out, more, o + s * o_stride, head_dim);
+    }
+    divide(out, sofar.sum, head_dim);
 }
 
 #define GROUP(width)                                                                               \

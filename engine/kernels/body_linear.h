@@ -5,13 +5,12 @@
 #define PARTS (PANEL_ROWS / LANES)
 /* Bytes ahead in the stream of quants: enough for memory to answer, little enough to stay in the first cache. */
 #define PREFETCH_AHEAD 2048
-#define UNROLL _Pragma("GCC unroll 16")
 
 struct scales {
     vf d, d2, m; /* d2: second half of a Q6_K block */
 };
 
-INLINE struct scales block_scales(enum pack_scales kind, const uint8_t *s, uint32_t block, int part)
+PIECE struct scales block_scales(enum pack_scales kind, const uint8_t *s, uint32_t block, int part)
 {
     const int h = 2 * LANES * part, o = LANES * part;
     struct scales r = {f_set(0), f_set(0), f_set(0)};
@@ -41,7 +40,7 @@ INLINE int32_t start_of(uint32_t offset, const struct act_block *x)
 }
 
 /* One block of k into one output register. */
-INLINE vf block_into(uint32_t bits, enum pack_scales kind, uint32_t offset, const vb w[8], const struct scales *s,
+PIECE vf block_into(uint32_t bits, enum pack_scales kind, uint32_t offset, const vb w[8], const struct scales *s,
                      const struct act_block *x, vf acc)
 {
     vf xd = f_set(x->d);

@@ -5,12 +5,12 @@
 
 /* ---- engine/math.h, lane by lane: the same steps, the same bits ---------------------------------------------------------------------------------- */
 
-INLINE vf f_const(float x, vf r, vf c) /* one step of a polynomial */
+PIECE vf f_const(float x, vf r, vf c) /* one step of a polynomial */
 {
     return f_fma(c, r, f_set(x));
 }
 
-INLINE vf f_exp(vf x)
+PIECE vf f_exp(vf x)
 {
     vf c = f_max(f_set(MATH_EXP_MIN), x);
     c = f_min(f_set(MATH_EXP_MAX), c);
@@ -30,7 +30,7 @@ INLINE vf f_exp(vf x)
     return f_if_nan(x, x, y);
 }
 
-INLINE vf f_tanh(vf x)
+PIECE vf f_tanh(vf x)
 {
     vf a = f_abs(x), z = f_mul(a, a);
     vf q = f_set(0x1.2ceba2p-9f);
@@ -44,7 +44,7 @@ INLINE vf f_tanh(vf x)
     return f_sign_of(f_if_less(f_set(0.625f), a, large, small), x);
 }
 
-INLINE vf f_erf(vf x)
+PIECE vf f_erf(vf x)
 {
     static const float NEAR[] = {0x1.d89ff4p-14f, -0x1.bcd3a4p-11f, 0x1.562abep-8f, -0x1.b829d0p-6f,
                                  0x1.ce2f0ap-4f,  -0x1.812746p-2f,  0x1.20dd76p+0f};
@@ -60,7 +60,7 @@ INLINE vf f_erf(vf x)
     return f_if_nan(x, x, f_sign_of(y, x));
 }
 
-INLINE vf f_activate(enum act_fn fn, vf x)
+PIECE vf f_activate(enum act_fn fn, vf x)
 {
     vf one = f_set(1.0f), half = f_mul(f_set(0.5f), x);
     if (fn == ACT_SILU)
@@ -72,7 +72,7 @@ INLINE vf f_activate(enum act_fn fn, vf x)
 }
 
 /* The n first of LANES floats, the rest zero. */
-INLINE vf f_load_some(const float *p, size_t n)
+PIECE vf f_load_some(const float *p, size_t n)
 {
     float all[LANES] = {0};
     if (n >= LANES)
@@ -168,7 +168,7 @@ INLINE vf f_load_less(const float *x, size_t n, float less)
 
 enum sum_kind { SUM, SUM_SQUARES };
 
-INLINE float sum16(enum sum_kind kind, const float *x, float less, size_t n)
+PIECE float sum16(enum sum_kind kind, const float *x, float less, size_t n)
 {
     vf acc[PARTS];
     for (int p = 0; p < PARTS; p++)

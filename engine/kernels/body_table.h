@@ -13,4 +13,5 @@ const struct kernels TABLE = {
     .rope = rope,
     .store_kv = store_kv,
     .attention = attention,
+    .attention_merge = attention_merge,
 };

@@ -55,6 +55,10 @@ struct attention_tile {
     const float *q[QUERIES_MAX];
     float *out[QUERIES_MAX];
     uint32_t from[QUERIES_MAX], to[QUERIES_MAX]; /* positions attended to: from <= p < to, never empty */
+    /* NULL: all segments. Else `segment` alone: out is not yet divided, and (largest score, sum of weights) of query i go
+     * to partials[2*i]; the sum is 0, and out untouched, where a query sees nothing of it. */
+    float *partials;
+    uint32_t segment;
     float *scratch;       /* attention_scratch(head_dim) floats, 64-byte aligned */
 };
 static inline size_t attention_scratch(uint32_t head_dim)
@@ -86,6 +90,10 @@ struct kernels {
     /* One head of one token into slot t of its block; values beyond the range of f16 are clamped. */
     void (*store_kv)(const float *k, const float *v, uint16_t *kv, uint32_t t, uint32_t head_dim);
     void (*attention)(const struct attention_tile *t);
+    /* Partials of n segments of one query, ascending: pair s at partials + s*stride, out at o + s*o_stride. The same bits
+     * as attention() over all of them. */
+    void (*attention_merge)(const float *partials, size_t stride, const float *o, size_t o_stride, uint32_t n, uint32_t head_dim,
+                            float *out);
 };
 
 extern const struct kernels KERNELS_PORTABLE, KERNELS_AVX2, KERNELS_AVX512;

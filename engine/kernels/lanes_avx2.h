@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#define PIECE INLINE /* a part of a kernel that is worth its copies */
+#define UNROLL _Pragma("GCC unroll 16")
 #define LANES 8
 #define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__)
 #define ACCUMULATORS 8

@@ -8,6 +8,9 @@
 #include "engine/kernels/half.h"
 
 #define INLINE static inline __attribute__((always_inline))
+/* Long pieces are calls here: inlined into each other they would take a compiler a minute, and gain nothing. */
+#define PIECE static __attribute__((noinline))
+#define UNROLL _Pragma("GCC unroll 1")
 #define LANES 16
 #define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(4, __VA_ARGS__)
 #define ACCUMULATORS 4
@@ -29,7 +32,7 @@ INLINE vf f_add(vf a, vf b) { EACH(vf, a.v[i] + b.v[i]); }
 INLINE vf f_sub(vf a, vf b) { EACH(vf, a.v[i] - b.v[i]); }
 INLINE vf f_mul(vf a, vf b) { EACH(vf, a.v[i] * b.v[i]); }
 INLINE vf f_div(vf a, vf b) { EACH(vf, a.v[i] / b.v[i]); }
-static __attribute__((noinline)) vf f_fma(vf a, vf b, vf c)
+PIECE vf f_fma(vf a, vf b, vf c)
 {
     EACH(vf, fmaf(a.v[i], b.v[i], c.v[i]));
 }
@@ -83,8 +86,7 @@ INLINE vf f_of_u8(const uint8_t *p) { EACH(vf, (float)p[i]); }
 INLINE vf f_of_i8(const uint8_t *p) { EACH(vf, (float)(int8_t)p[i]); }
 INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
 
-/* Calls, not inlined: in C they are long, and once is enough. */
-static __attribute__((noinline)) void b_unpack(uint32_t bits, const uint8_t *q, int part, vb w[8])
+PIECE void b_unpack(uint32_t bits, const uint8_t *q, int part, vb w[8])
 {
     (void)part;
     for (int j = 0; j < 8; j++)
@@ -97,7 +99,7 @@ static __attribute__((noinline)) void b_unpack(uint32_t bits, const uint8_t *q, 
             w[j].v[i] = (uint8_t)v;
         }
 }
-static __attribute__((noinline)) vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to, int32_t init)
+PIECE vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to, int32_t init)
 {
     (void)bits;
     vi s = i_set(init);

@@ -140,6 +140,34 @@ static void neighbours_in_a_tile_do_not_matter(void **state UNUSED)
     clear(&t);
 }
 
+/* A long sequence is cut by segments, each anywhere, and merged afterwards. */
+static void merged_partials_are_the_whole(void **state UNUSED)
+{
+    const struct kernels *k[3];
+    size_t n_k = all_kernels(k);
+    struct fixture t;
+    make(&t, 64, 12);
+    for (uint32_t q = 0; q < ARRAY_LEN(SPANS); q++)
+        for (size_t s = 0; s < n_k; s++) {
+            float whole[64], got[64], o[3][64], pairs[3][2];
+            attend(k[s], &t, 1, &q, &SPANS[q].from, &SPANS[q].to, 3, whole);
+            struct attention_tile tile = {.kv = t.kv, .block_stride = kv_head_halves(64), .blocks = t.blocks, .head_dim = 64,
+                                          .scale = 0.125f, .soft_cap = 3, .n = 1, .q = {t.q + q * 64},
+                                          .from = {SPANS[q].from}, .to = {SPANS[q].to}};
+            tile.scratch = aligned_floats(attention_scratch(64));
+            for (int segment = 2; segment >= 0; segment--) {
+                tile.segment = (uint32_t)segment;
+                tile.partials = pairs[segment];
+                tile.out[0] = o[segment];
+                k[s]->attention(&tile);
+            }
+            k[s]->attention_merge(pairs[0], 2, o[0], 64, 3, 64, got);
+            assert_same_bits(got, whole, 64, k[s]->name);
+            free(tile.scratch);
+        }
+    clear(&t);
+}
+
 /* Blocks are reused: what lies behind a span, or before a window, must not be seen. */
 static void what_lies_outside_the_span_does_not_matter(void **state UNUSED)
 {
@@ -169,6 +197,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_the_textbooks),
         cmocka_unit_test(neighbours_in_a_tile_do_not_matter),
+        cmocka_unit_test(merged_partials_are_the_whole),
         cmocka_unit_test(what_lies_outside_the_span_does_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
