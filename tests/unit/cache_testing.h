@@ -23,8 +23,7 @@ static inline void redis_start(struct redis *r, const char *password, const char
         snprintf(r->socket, sizeof r->socket, "%s/redis.sock", r->dir);
         snprintf(r->address, sizeof r->address, "unix:%s", r->socket);
     }
-    r->pid = fork();
-    assert_true(r->pid >= 0);
+    r->pid = fork_child();
     if (r->pid > 0)
         return;
     int null = open("/dev/null", O_RDWR);

@@ -408,8 +408,7 @@ static pid_t spawn(void (*fn)(const char *), const char *endpoint, int *go)
     int fds[2];
     char none;
     assert_int_equal(pipe(fds), 0);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
+    pid_t pid = fork_child();
     if (pid == 0) {
         close(fds[1]);
         if (read(fds[0], &none, 1) == 0)

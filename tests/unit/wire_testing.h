@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,6 +58,16 @@ static inline void temp_dir(char *out, size_t n)
     const char *base = getenv("TMPDIR");
     snprintf(out, n, "%s/nunchi-test-XXXXXX", base ? base : "/tmp");
     assert_non_null(mkdtemp(out));
+}
+
+/* fork, for children that must not outlive a test that fails. */
+static inline pid_t fork_child(void)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return pid;
 }
 
 static inline void reap_child(pid_t pid)
