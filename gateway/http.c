@@ -17,6 +17,7 @@
 #define HEADERS_MAX 24 /* of an answer */
 #define STREAM_BLOCK_BYTES (16u << 10)
 #define BACKLOG 512
+#define LOOK_US 1000000
 /* A body that nobody wants is read before the error is sent, because most clients listen only then;
  * not more than this. */
 #define UNWANTED_BYTES_MAX ((size_t)4 << 30)
@@ -25,9 +26,19 @@ struct header {
     char *name, *value;
 };
 
+/* A connection, for as long as it is open. The daemon's own timeout starts again with every byte;
+ * one that never gets as far as a request is found out here. */
+struct conn {
+    struct list link;
+    int fd;
+    bool busy;        /* has an exchange */
+    uint64_t idle_us; /* since when it has none */
+};
+
 struct http_ex {
     struct list link;
     http *h;
+    struct conn *c;
     struct MHD_Connection *conn;
     void *user;
     const char *method;
@@ -60,6 +71,8 @@ struct http {
     struct loop_timer timer;
     struct list open;
     size_t n_open;
+    struct list conns;
+    struct loop_timer look;
     bool kick; /* the daemon has something to do */
 };
 
@@ -129,6 +142,11 @@ static http_ex *ex_new(http *h, struct MHD_Connection *c, const char *url, const
     x->method = method;
     x->path = xstrdup(url);
     take_client(x);
+    const union MHD_ConnectionInfo *own =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    x->c = own ? own->socket_context : NULL;
+    if (x->c)
+        x->c->busy = true;
     list_append(&h->open, &x->link);
     h->n_open++;
     const union MHD_ConnectionInfo *i =
@@ -140,6 +158,10 @@ static http_ex *ex_new(http *h, struct MHD_Connection *c, const char *url, const
 
 static void ex_free(http_ex *x)
 {
+    if (x->c) {
+        x->c->busy = false;
+        x->c->idle_us = loop_now_us(x->h->l);
+    }
     loop_fd_del(x->h->l, x->watch);
     for (size_t i = 0; i < x->n_headers; i++) {
         free(x->headers[i].name);
@@ -240,8 +262,9 @@ static void refuse_headers(http_ex *x)
     http_respond(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "application/json", SLICE_LIT(TEXT));
 }
 
-/* An answer before the body costs the connection. It is given to clients that ask before they send, and where the body is
- * beyond all measure; the others hear of it when they have sent everything. */
+/* An answer before the body costs the connection. It is given to clients that ask before they send,
+ * and where the body is beyond all measure; the others hear of it when they have sent everything.
+ */
 static bool answer_at_once(const http_ex *x)
 {
     uint64_t n = 0;
@@ -304,6 +327,39 @@ static void on_completed(void *cls UNUSED, struct MHD_Connection *c UNUSED, void
     *con_cls = NULL;
     tell_over(x, code != MHD_REQUEST_TERMINATED_COMPLETED_OK || !x->complete);
     ex_free(x);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mc, void **ctx,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    http *h = cls;
+    struct conn *c = *ctx;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *i =
+            MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
+        *ctx = c = xcalloc(1, sizeof *c);
+        c->fd = i ? i->connect_fd : -1;
+        c->idle_us = loop_now_us(h->l);
+        list_append(&h->conns, &c->link);
+    } else if (c) {
+        *ctx = NULL;
+        list_remove(&c->link);
+        free(c);
+    }
+}
+
+/* Who sends a request's head byte by byte would otherwise hold a connection for ever. */
+static void on_look(void *ctx)
+{
+    http *h = ctx;
+    uint64_t now = loop_now_us(h->l), most = (uint64_t)h->cfg.idle_ms * 1000;
+    loop_timer_in(h->l, &h->look, LOOK_US);
+    LIST_EACH(it, &h->conns)
+    {
+        struct conn *c = CONTAINER_OF(it, struct conn, link);
+        if (!c->busy && c->fd >= 0 && now - c->idle_us > most)
+            shutdown(c->fd, SHUT_RDWR);
+    }
 }
 
 static PRINTF_LIKE(2, 0) void on_log(void *cls UNUSED, const char *fmt, va_list args)
@@ -412,10 +468,10 @@ static struct MHD_Daemon *start(http *h)
     return MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, /* first, so that it hears of all others */
-        MHD_OPTION_LISTEN_SOCKET, h->fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT,
-        h->cfg.connections_max, MHD_OPTION_CONNECTION_TIMEOUT, (h->cfg.idle_ms + 999) / 1000,
-        MHD_OPTION_END);
+        MHD_OPTION_LISTEN_SOCKET, h->fd, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, h->cfg.connections_max,
+        MHD_OPTION_CONNECTION_TIMEOUT, (h->cfg.idle_ms + 999) / 1000, MHD_OPTION_END);
 }
 
 int http_new(loop *l, const struct http_config *cfg, http **out, struct why *w)
@@ -424,6 +480,7 @@ int http_new(loop *l, const struct http_config *cfg, http **out, struct why *w)
     h->l = l;
     h->cfg = *cfg;
     list_init(&h->open);
+    list_init(&h->conns);
     *out = NULL;
     int e = listen_on(cfg->endpoint, &h->fd, w);
     if (e < 0) {
@@ -441,6 +498,8 @@ int http_new(loop *l, const struct http_config *cfg, http **out, struct why *w)
     h->epoll_fd = i->epoll_fd;
     h->watch = loop_fd_add(l, h->epoll_fd, EPOLLIN, on_epoll, h);
     h->timer = (struct loop_timer){.fn = on_timer, .ctx = h};
+    h->look = (struct loop_timer){.fn = on_look, .ctx = h};
+    loop_timer_in(l, &h->look, LOOK_US);
     h->prepare = loop_prepare_add(l, prepare, h);
     *out = h;
     return 0;
@@ -468,6 +527,7 @@ void http_free(http *h)
     MHD_run(h->d);
     loop_prepare_del(h->l, h->prepare);
     loop_timer_cancel(h->l, &h->timer);
+    loop_timer_cancel(h->l, &h->look);
     loop_fd_del(h->l, h->watch);
     MHD_stop_daemon(h->d); /* closes the listening socket */
     free(h);

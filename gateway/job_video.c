@@ -294,12 +294,10 @@ static void send_data(struct job_video *v)
     struct job *j = v->job;
     struct worker *w = route_pick(j->g->route, j->g->now_us, SERVICE_VIDEO, (slice){0});
     Nunchi__Ingest q;
-    size_t size = 0;
     nunchi__ingest__init(&q);
-    CHECK(base64_check(v->part->text, &size) == 0);
     q.tenant = pb_bytes((slice){(const char *)j->r->tenant, DIGEST_BYTES});
     q.filename = pb_bytes(v->part->name);
-    q.size = size;
+    q.size = v->part->bytes;
     v->at = 0;
     v->decoder = (struct base64){0};
     if (!w && route_any(j->g->route, SERVICE_VIDEO, (slice){0})) { /* all are busy */

@@ -63,6 +63,7 @@ static int video_data(struct parse *p, const json_val *v, slice url, struct gw_p
         return json_why(p->w, ERR_INVALID, v, "what follows ;base64, is not base64");
     out->kind = GW_VIDEO_DATA;
     out->text = rest;
+    out->bytes = len;
     return count_video(p, v, out);
 }
 

@@ -16,6 +16,7 @@ enum gw_part_kind { GW_TEXT, GW_VIDEO_FILE, GW_VIDEO_DATA };
 struct gw_part {
     enum gw_part_kind kind;
     slice text;                /* GW_TEXT; the file's id; base64 text of GW_VIDEO_DATA */
+    size_t bytes;              /* that the base64 text stands for */
     slice name;                /* of a video, as its user calls it; may be empty */
     char where[WHY_FIELD_MAX]; /* of a video: "messages[0].content[1]", for errors */
 };

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 static loop *l;
 static http *h;
 static int fd;
+static uint32_t idle_ms = 20000;
 static buf heard; /* by the client */
 static struct {
     http_ex *x;
@@ -74,7 +76,7 @@ static int setup(void **state UNUSED)
     struct why w;
     struct http_config cfg = {.endpoint = "127.0.0.1:0",
                               .connections_max = 16,
-                              .idle_ms = 20000,
+                              .idle_ms = idle_ms,
                               .begin = on_begin,
                               .body = on_body,
                               .end = on_end,
@@ -318,6 +320,26 @@ static void garbage(void **state UNUSED)
     assert_int_equal(http_n_open(h), 0);
 }
 
+/* A head that never ends: every byte is activity, and yet the connection is closed. */
+static void trickled_head(void **state UNUSED)
+{
+    char c = 'x';
+    ssize_t n;
+    teardown(NULL);
+    idle_ms = 2000;
+    setup(NULL);
+    idle_ms = 20000;
+    say("GET / HTTP/1.1\r\nX: ");
+    uint64_t end = clock_mono_us() + PATIENCE_US;
+    do {
+        (void)send(fd, "y", 1, MSG_NOSIGNAL);
+        loop_turn(l, 50000);
+        n = recv(fd, &c, 1, 0);
+        assert_true(clock_mono_us() < end);
+    } while (n < 0 && errno == EAGAIN);
+    assert_int_equal(s.n_begin, 0);
+}
+
 static void bad_endpoints(void **state UNUSED)
 {
     static const char *const BAD[] = {
@@ -349,6 +371,7 @@ int main(void)
                                        T(given_up),
                                        T(open_at_the_end),
                                        T(garbage),
+                                       T(trickled_head),
                                        T(bad_endpoints)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
