@@ -134,8 +134,8 @@ static void at_the_limits(void **state UNUSED)
                                      "\"logit_bias\":{\"0\":100}",
                                      "\"logprobs\":true,\"top_logprobs\":0",
                                      "\"logprobs\":false,\"top_logprobs\":0",
-                                     "\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\","
-                                     "\"9\",\"10\",\"11\",\"12\",\"13\",\"14\",\"15\",\"16\"]"};
+                                     ("\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\","
+                                     "\"9\",\"10\",\"11\",\"12\",\"13\",\"14\",\"15\",\"16\"]")};
     for (size_t i = 0; i < ARRAY_LEN(OK); i++)
         if (chat(OK[i]) != 0)
             fail_msg("%s: %s", OK[i], why.text);
