@@ -1,6 +1,7 @@
 # One file, three images: redis (a store with no third party's image needed), build (thrown away), run (every nunchi program).
 FROM debian:bookworm-slim AS redis
-RUN apt-get update -q && apt-get install -y -q --no-install-recommends redis-server && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends redis-server && rm -rf /var/lib/apt/lists/* \
+    && install -d -o redis -g redis -m 700 /data
 USER redis
 WORKDIR /data
 EXPOSE 6379

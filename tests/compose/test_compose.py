@@ -31,12 +31,11 @@ class Project:
                         COMPOSE_FILE=f"docker-compose.yml:{folder}/house.yml")
         plugin = subprocess.run(["docker", "compose", "version"], env=self.env, capture_output=True).returncode == 0
         self.command = ["docker", "compose"] if plugin else ["docker-compose"]
-        # A house with a certificate authority and package index of its own hands both to pip inside the container. On a
-        # network without a bridge to the outside the fetch uses the host's.
+        # A house with a certificate authority and package index of its own hands both to pip inside the container.
         bundle = os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt"
+        house = {k: v for k, v in os.environ.items() if k.startswith("PIP_") and k != "PIP_FIND_LINKS"} | {"PIP_CERT": "/etc/house-ca.crt"}
         (folder / "house.yml").write_text(json.dumps({"version": "3.8", "services": {"models": {
-            "network_mode": "host", "environment": {k: v for k, v in os.environ.items() if k.startswith("PIP_") and k != "PIP_FIND_LINKS"} |
-            {"PIP_CERT": "/etc/house-ca.crt"}, "volumes": [f"{bundle}:/etc/house-ca.crt:ro"]}}}))
+            "environment": house, "volumes": [f"{bundle}:/etc/house-ca.crt:ro"]}}}))
 
     def __call__(self, *args, check=True):
         done = subprocess.run([*self.command, *args], cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -126,6 +126,7 @@ static void test_weights_share(void **state)
     fairq_push(q, urgent, &w[1].e, false);
     for (int i = 0; i < 1700; i++) {
         int t = next_tag(q);
+        assert_in_range(t, 0, 1);
         served[t]++;
         fairq_charge(t ? urgent : batch, 7);
         fairq_push(q, t ? urgent : batch, &w[t].e, true);
