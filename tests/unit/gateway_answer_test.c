@@ -120,7 +120,7 @@ static void completion_both_ways(void **state UNUSED)
     said("data: " TEXT_HEAD
          "{\"index\":0,\"text\":\"a\",\"logprobs\":null,\"finish_reason\":null}]}\n\n"
          "data: " TEXT_HEAD "{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":"
-                            "\"stop\"}]}\n\ndata: [DONE]\n\n");
+         "\"stop\"}]}\n\ndata: [DONE]\n\n");
     teardown(NULL);
     begin(OPENAI_COMPLETION, "");
     say(0, "a");
