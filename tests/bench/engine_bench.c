@@ -129,7 +129,6 @@ static void report(struct bench *b)
     json_key(&j, "tokens"), json_u64(&j, b->o.prompt);
     json_key(&j, "tok_per_s"), json_f64(&j, b->o.prompt / s.wall);
     json_key(&j, "tok_per_cpu_s"), json_f64(&j, b->o.prompt / s.cpu);
-    json_key(&j, "gop_per_s"), json_f64(&j, 2e-9 * (double)b->info->macs_per_token * b->o.prompt / s.wall);
     json_obj_end(&j);
     json_key(&j, "decode"), json_arr(&j);
     for (size_t i = 0; i < b->o.n_batch; i++) {
