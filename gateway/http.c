@@ -443,15 +443,16 @@ static int bind_one(const struct addrinfo *a)
 
 static int listen_on(const char *endpoint, int *out, struct why *w)
 {
-    char host[256], port[16];
+    char host[256] = "", port[16] = "";
     int e = split_endpoint(endpoint, host, port, w);
     if (e < 0)
         return e;
     struct addrinfo hint = {.ai_family = AF_UNSPEC,
                             .ai_socktype = SOCK_STREAM,
                             .ai_flags = AI_PASSIVE},
-                    *all;
-    int rc = getaddrinfo(host[0] && strcmp(host, "*") != 0 ? host : NULL, port, &hint, &all);
+                    *all = NULL;
+    const char *name = host[0] && strcmp(host, "*") != 0 ? host : NULL;
+    int rc = getaddrinfo(name, port, &hint, &all);
     if (rc != 0)
         return why_set(w, ERR_INVALID, "http", "%s: %s", endpoint, gai_strerror(rc));
     *out = -1;
@@ -535,12 +536,15 @@ void http_free(http *h)
 
 unsigned http_port(const http *h)
 {
-    struct sockaddr_storage a;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } a = {.v6 = {.sin6_port = 0}};
     socklen_t n = sizeof a;
-    if (getsockname(h->fd, (struct sockaddr *)&a, &n) < 0)
+    if (getsockname(h->fd, &a.any, &n) < 0)
         return 0;
-    return a.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port)
-                                   : ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
+    return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
 }
 
 size_t http_n_open(const http *h)

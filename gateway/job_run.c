@@ -386,6 +386,7 @@ static void end_all(struct job *j, const Nunchi__Generated *d, const Nunchi__Cho
                          .cached_tokens = j->cached_tokens > cached ? j->cached_tokens : cached};
     tell_start(j);
     for (uint32_t i = 0; i < j->r->n; i++) {
+        CHECK(ends[i]); /* as ends_ok has seen */
         bool stopped = ends[i]->reason == NUNCHI__CHOICE_END__REASON__STOP;
         if (stopped && ends[i]->stop.len)
             buf_reset(&j->choice[i].held); /* tokens of the stop string */

@@ -50,7 +50,7 @@ static int video_file(struct parse *p, const json_val *v, slice id, struct gw_pa
  * the bytes decide in the end. */
 static int video_data(struct parse *p, const json_val *v, slice url, struct gw_part *out)
 {
-    slice head, rest = url;
+    slice head = {0}, rest = url;
     if (!slice_split(&rest, ',', &head) || head.n > 256 || head.n + 1 > url.n)
         return json_why(p->w, ERR_INVALID, v, "a data URL looks like data:video/mp4;base64,AAAA…");
     bool typed = slice_starts(head, SLICE_LIT("data:video/")) ||
@@ -70,7 +70,7 @@ static int video_data(struct parse *p, const json_val *v, slice url, struct gw_p
 static int part_video_url(struct parse *p, const json_val *part, struct gw_part *out)
 {
     const json_val *obj, *v;
-    slice url;
+    slice url = {0};
     int e = json_req(part, "video_url", &obj, p->w);
     if (e == 0)
         e = json_need_obj(obj, p->w);
@@ -118,7 +118,7 @@ static int part_file(struct parse *p, const json_val *part, struct gw_part *out)
 
 static int take_part(struct parse *p, const json_val *part, struct gw_part *out)
 {
-    slice type;
+    slice type = {0};
     int e = json_need_obj(part, p->w);
     if (e == 0)
         e = json_req_str(part, "type", HINT_BYTES_MAX, &type, p->w);
