@@ -69,7 +69,7 @@ static int video_data(struct parse *p, const json_val *v, slice url, struct gw_p
 
 static int part_video_url(struct parse *p, const json_val *part, struct gw_part *out)
 {
-    const json_val *obj, *v;
+    const json_val *obj = NULL, *v = NULL;
     slice url = {0};
     int e = json_req(part, "video_url", &obj, p->w);
     if (e == 0)
