@@ -105,8 +105,8 @@ static void run_partial(const struct attention_job *j, struct attention_tile *t,
         }
     t->partials = pairs;
     j->c->k->attention(t);
-    for (i = 0; i < t->n; i++)
-        memcpy(j->pairs + 2 * at[i], pairs + (size_t)2 * i, 2 * sizeof *pairs);
+    for (uint32_t k = 0; k < i; k++)
+        memcpy(j->pairs + 2 * at[k], pairs + (size_t)2 * k, 2 * sizeof *pairs);
 }
 
 static void attention_item(const struct attention_job *j, uint32_t i, int thread)
