@@ -389,7 +389,7 @@ static void many_large_values(void **state UNUSED)
     static char value[WIRE_FRAME_MAX];
     Nunchi__BlobKey keys[20], *list[20];
     struct digest d[20];
-    char name[8];
+    char name[16];
     for (int i = 0; i < 20; i++) {
         snprintf(name, sizeof name, "%d", i);
         value[0] = (char)i;
