@@ -137,6 +137,7 @@ static void a_long_line_is_cut_and_stays_json(void **state UNUSED)
         json_doc_free(d);
     }
     memset(big, 'm', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
     log_info(big, LOG_STR("k", "v"));
     json_doc_free(one_line(text, sizeof text));
 }
