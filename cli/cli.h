@@ -1,5 +1,6 @@
-/* The `nunchi` command: one file per subcommand, each with the shape of a main(). Exit codes: 0 done, 1 it did not work
- * (one sentence on stderr says why and what to do), 2 the command line is wrong. */
+/* The `nunchi` command: one file per subcommand, each with the shape of a main(). Exit codes: 0
+ * done, 1 it did not work (one sentence on stderr says why and what to do), 2 the command line is
+ * wrong. */
 #ifndef NUNCHI_CLI_H
 #define NUNCHI_CLI_H
 
@@ -19,6 +20,12 @@ int cmd_alive(int argc, char **argv);
 
 /* "nunchi: …" on stderr; returns CLI_FAILED, so that a failure is one line. */
 int cli_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* What is wrong with the command line, the first line of usage, and where the rest is; returns
+ * CLI_USAGE. */
 int cli_usage(const char *usage, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The same after getopt has said what is wrong. */
+int cli_bad_option(const char *usage);
+/* True if the arguments are one, --help or -h; usage is then printed. */
+bool cli_asks_help(int argc, char **argv, const char *usage);
 
 #endif

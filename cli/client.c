@@ -9,7 +9,8 @@
 
 #define POLL_MS 200
 
-static const struct json_limits LIMITS = {.max_bytes = 64u << 20, .max_depth = 32, .max_nodes = 2000000};
+static const struct json_limits LIMITS = {
+    .max_bytes = 64u << 20, .max_depth = 32, .max_nodes = 2000000};
 
 int client_refused(long status, slice body, struct why *w)
 {
@@ -20,9 +21,16 @@ int client_refused(long status, slice body, struct why *w)
         text = json_str_or(json_get(error, "message"), text);
         param = json_str_or(json_get(error, "param"), param);
     }
-    if (text.n > 0)
-        why_set(w, ERR_INVALID, "", "%.*s%s%.*s%s", (int)text.n, text.p, param.n ? " (" : "", (int)param.n,
-                param.n ? param.p : "", param.n ? ")" : "");
+    /* Most messages begin with the field already. */
+    if (slice_starts(text, param))
+        param.n = 0;
+    if (status == 401)
+        why_set(w, ERR_INVALID, "",
+                getenv("NUNCHI_API_KEY") ? "the gateway does not know the key in NUNCHI_API_KEY"
+                                         : "the gateway asks for a key: set NUNCHI_API_KEY");
+    else if (text.n > 0)
+        why_set(w, ERR_INVALID, "", "%.*s%s%.*s%s", (int)text.n, text.p, param.n ? " (" : "",
+                (int)param.n, param.n ? param.p : "", param.n ? ")" : "");
     else
         why_set(w, ERR_INVALID, "", "the gateway answered %ld", status);
     json_doc_free(d);
@@ -51,10 +59,13 @@ int client_model(const char *url, buf *out, struct why *w)
     int e = client_get(url, "/v1/models", &d, w);
     if (e < 0)
         return e;
-    slice id = json_str_or(json_get(json_at(json_get(json_doc_root(d), "data"), 0), "id"), (slice){0});
+    slice id =
+        json_str_or(json_get(json_at(json_get(json_doc_root(d), "data"), 0), "id"), (slice){0});
     buf_put_slice(out, id);
     json_doc_free(d);
-    return id.n > 0 ? 0 : why_set(w, ERR_UNAVAILABLE, "", "the gateway has no model yet; see: nunchi status");
+    return id.n > 0 ? 0
+                    : why_set(w, ERR_UNAVAILABLE, "",
+                              "the gateway has no model yet; see: nunchi status");
 }
 
 static void show_sent(void *ctx, uint64_t sent, uint64_t all)
@@ -102,7 +113,8 @@ static int look(const char *url, const char *id, struct progress *show, struct w
     if (slice_eq_str(status, "processed")) {
         e = 1;
     } else if (slice_eq_str(status, "error")) {
-        slice why = json_str_or(json_get(root, "status_details"), SLICE_LIT("the video cannot be read"));
+        slice why =
+            json_str_or(json_get(root, "status_details"), SLICE_LIT("the video cannot be read"));
         e = why_set(w, ERR_UNREADABLE, "", "%.*s", (int)why.n, why.p);
     } else {
         int64_t permille = -1;

@@ -56,7 +56,8 @@ static void read_state(const json_val *root, struct cluster *out)
 
 int cluster_read(struct cluster *out, struct why *w)
 {
-    static const struct json_limits limits = {.max_bytes = STATE_MAX, .max_depth = 8, .max_nodes = 4096};
+    static const struct json_limits limits = {
+        .max_bytes = STATE_MAX, .max_depth = 8, .max_nodes = 4096};
     char *path = home_path("run/cluster.json");
     buf text = {0};
     json_doc *doc = NULL;
@@ -116,13 +117,15 @@ int cluster_stop(const struct cluster *c, struct why *w)
 {
     int fd = (int)syscall(SYS_pidfd_open, c->supervisor, 0);
     if (fd < 0 || kill(c->supervisor, SIGTERM) < 0)
-        return why_set(w, ERR_IO, "", "cannot stop process %d: %s", (int)c->supervisor, strerror(errno));
+        return why_set(w, ERR_IO, "", "cannot stop process %d: %s", (int)c->supervisor,
+                       strerror(errno));
     struct pollfd p = {.fd = fd, .events = POLLIN};
     int gone = poll(&p, 1, STOP_MAX_MS);
     close(fd);
     if (gone > 0)
         return 0;
-    return why_set(w, ERR_TIMEOUT, "", "process %d is still ending; see: nunchi logs", (int)c->supervisor);
+    return why_set(w, ERR_TIMEOUT, "", "process %d is still ending; see: nunchi logs",
+                   (int)c->supervisor);
 }
 
 char *cluster_url(const char *given)

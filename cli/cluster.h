@@ -1,5 +1,5 @@
-/* What is known of the cluster that `nunchi up` started here: run/cluster.json below the home, written by the supervisor,
- * read by everyone else. */
+/* What is known of the cluster that `nunchi up` started here: run/cluster.json below the home,
+ * written by the supervisor, read by everyone else. */
 #ifndef NUNCHI_CLUSTER_H
 #define NUNCHI_CLUSTER_H
 

@@ -37,12 +37,15 @@ struct ask {
 
 static int parse(int argc, char **argv, struct ask *a)
 {
-    static const struct option OPTIONS[] = {
-        {"video", required_argument, NULL, 'v'},      {"file", required_argument, NULL, 'f'},
-        {"system", required_argument, NULL, 's'},     {"model", required_argument, NULL, 'm'},
-        {"max-tokens", required_argument, NULL, 'n'}, {"temperature", required_argument, NULL, 't'},
-        {"url", required_argument, NULL, 'u'},        {"help", no_argument, NULL, 'h'},
-        {0}};
+    static const struct option OPTIONS[] = {{"video", required_argument, NULL, 'v'},
+                                            {"file", required_argument, NULL, 'f'},
+                                            {"system", required_argument, NULL, 's'},
+                                            {"model", required_argument, NULL, 'm'},
+                                            {"max-tokens", required_argument, NULL, 'n'},
+                                            {"temperature", required_argument, NULL, 't'},
+                                            {"url", required_argument, NULL, 'u'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     for (int c; (c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1;) {
         switch (c) {
         case 'h':
@@ -65,22 +68,25 @@ static int parse(int argc, char **argv, struct ask *a)
             break;
         case 'n':
             if (slice_u64(slice_str(optarg), &a->max_tokens) < 0)
-                return cli_usage(USAGE, "--max-tokens takes a number");
+                return cli_usage(USAGE, "--max-tokens takes a number, not '%.40s'", optarg);
             break;
         case 't':
             if (slice_f64(slice_str(optarg), &a->temperature) < 0)
-                return cli_usage(USAGE, "--temperature takes a number");
+                return cli_usage(USAGE, "--temperature takes a number, not '%.40s'", optarg);
             break;
         case 'u':
             a->url = optarg;
             break;
         default:
-            return cli_usage(USAGE, "see above");
+            return cli_bad_option(USAGE);
         }
     }
     if (optind + 1 != argc)
-        return cli_usage(USAGE, optind == argc ? "what is the question?" : "one question, please; put it in quotes");
+        return cli_usage(USAGE, optind == argc ? "what is the question?"
+                                               : "one question, please; put it in quotes");
     a->question = argv[optind];
+    if (!a->question[0])
+        return cli_usage(USAGE, "what is the question? It is empty");
     return 0;
 }
 
@@ -149,7 +155,8 @@ struct answer {
 
 static void on_data(void *ctx, slice text)
 {
-    static const struct json_limits LIMITS = {.max_bytes = SSE_LINE_MAX, .max_depth = 16, .max_nodes = 10000};
+    static const struct json_limits LIMITS = {
+        .max_bytes = SSE_LINE_MAX, .max_depth = 16, .max_nodes = 10000};
     struct answer *an = ctx;
     json_doc *d = NULL;
     if (slice_eq_str(text, "[DONE]") || json_doc_parse(text, &LIMITS, &d, NULL) < 0)
@@ -159,7 +166,8 @@ static void on_data(void *ctx, slice text)
         client_refused(0, text, &an->why);
         an->failed = true;
     }
-    slice piece = json_str_or(json_get(json_get(json_at(json_get(root, "choices"), 0), "delta"), "content"), (slice){0});
+    slice piece = json_str_or(
+        json_get(json_get(json_at(json_get(root, "choices"), 0), "delta"), "content"), (slice){0});
     if (piece.n > 0) {
         progress_end(&an->show);
         an->any = true;
@@ -231,7 +239,8 @@ static int ask(struct ask *a, const char *url, struct why *w)
         e = stream_answer(url, buf_slice(&body), w);
     }
     if (e >= 0 && a->n_videos > 0 && term_is_tty())
-        fprintf(stderr, "(ask more about it with: nunchi ask --file %s \"…\")\n", a->files[a->n_files - 1]);
+        fprintf(stderr, "(ask more about it with: nunchi ask --file %s \"…\")\n",
+                a->files[a->n_files - 1]);
     buf_clear(&model);
     buf_clear(&question);
     buf_clear(&body);

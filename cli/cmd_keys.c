@@ -10,8 +10,10 @@
 static const char USAGE[] =
     "usage: nunchi keys FILE      make a CURVE key pair for connections between hosts\n"
     "\n"
-    "FILE gets both keys and is readable by you alone (--curve-key-file). The public one is printed: put it into the\n"
-    "--curve-allow-file of those that listen, or give it as --curve-server-key to those that connect.\n";
+    "FILE gets both keys and is readable by you alone (--curve-key-file). The public one is "
+    "printed: put it into the\n"
+    "--curve-allow-file of those that listen, or give it as --curve-server-key to those that "
+    "connect.\n";
 
 int cmd_keys(int argc, char **argv)
 {

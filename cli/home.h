@@ -1,9 +1,13 @@
-/* Where nunchi keeps things: NUNCHI_HOME, or nunchi/ in the user's cache folder. Results are the caller's to free. */
+/* Where nunchi keeps things: NUNCHI_HOME, or nunchi/ in the user's cache folder. Results are the
+ * caller's to free. */
 #ifndef NUNCHI_HOME_H
 #define NUNCHI_HOME_H
 
 #include "common/base/slice.h"
 
+/* Makes NUNCHI_HOME absolute: the services do not run in this folder. -1 and errno if that cannot
+ * be. */
+int home_absolute(void) MUST_USE;
 /* The path of `name` below the home ("" for the home itself). Aborts without memory. */
 char *home_path(const char *name);
 /* The same, and makes the folders above it (and it, if it ends in '/'), private to the user. */

@@ -7,6 +7,7 @@
 
 struct call {
     CURL *curl;
+    const char *url;
     struct curl_slist *headers;
     struct http_reply *out;
     http_data_fn data;
@@ -31,7 +32,8 @@ static size_t on_data(char *p, size_t size, size_t n, void *user)
     return len;
 }
 
-static int on_progress(void *user, curl_off_t down_all, curl_off_t down, curl_off_t up_all, curl_off_t up)
+static int on_progress(void *user, curl_off_t down_all, curl_off_t down, curl_off_t up_all,
+                       curl_off_t up)
 {
     struct call *c = user;
     (void)down_all, (void)down;
@@ -46,6 +48,7 @@ static int begin(struct call *c, const char *url, struct why *w)
     if (!global)
         curl_global_init(CURL_GLOBAL_DEFAULT);
     global = true;
+    c->url = url;
     c->curl = curl_easy_init();
     if (!c->curl)
         return why_set(w, ERR_NOMEM, "", "no HTTP client");
@@ -70,6 +73,14 @@ static int begin(struct call *c, const char *url, struct why *w)
     return 0;
 }
 
+/* A URL without its path: what a user would recognise. */
+static slice url_base(const char *url)
+{
+    const char *host = strstr(url, "://");
+    host = host ? host + 3 : url;
+    return (slice){url, (size_t)(host - url) + strcspn(host, "/")};
+}
+
 static int finish(struct call *c, struct why *w)
 {
     curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, c->headers);
@@ -79,9 +90,12 @@ static int finish(struct call *c, struct why *w)
     curl_easy_cleanup(c->curl);
     if (rc == CURLE_OK || (rc == CURLE_WRITE_ERROR && c->stopped))
         return 0;
+    slice base = url_base(c->url);
     if (rc == CURLE_COULDNT_CONNECT)
-        return why_set(w, ERR_UNAVAILABLE, "", "nothing answers there; start a cluster with: nunchi up");
-    return why_set(w, ERR_UNAVAILABLE, "", "%s", curl_easy_strerror(rc));
+        return why_set(w, ERR_UNAVAILABLE, "",
+                       "nothing answers at %.*s; start a cluster here with: nunchi up", (int)base.n,
+                       base.p);
+    return why_set(w, ERR_UNAVAILABLE, "", "%.*s: %s", (int)base.n, base.p, curl_easy_strerror(rc));
 }
 
 int http_get(const char *url, int timeout_ms, struct http_reply *out, struct why *w)
@@ -94,7 +108,8 @@ int http_get(const char *url, int timeout_ms, struct http_reply *out, struct why
     return finish(&c, w);
 }
 
-int http_post_stream(const char *url, slice json, http_data_fn fn, void *ctx, struct http_reply *out, struct why *w)
+int http_post_stream(const char *url, slice json, http_data_fn fn, void *ctx,
+                     struct http_reply *out, struct why *w)
 {
     struct call c = {.out = out, .data = fn, .ctx = ctx};
     int e = begin(&c, url, w);

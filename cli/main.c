@@ -1,7 +1,9 @@
 /* nunchi: starts and stops a cluster on this machine, asks it, and looks after models. */
+#include <errno.h>
 #include <stdio.h>
 
 #include "cli/cli.h"
+#include "cli/home.h"
 #include "common/base/config.h"
 
 static const struct command {
@@ -22,7 +24,8 @@ static const struct command {
 
 static void help(FILE *to)
 {
-    fputs("nunchi: answers questions about text and video with a language model, in your own house\n\n"
+    fputs("nunchi: answers questions about text and video with a language model, in your own "
+          "house\n\n"
           "usage: nunchi COMMAND [OPTIONS]        nunchi COMMAND --help tells more\n\n",
           to);
     for (size_t i = 0; i < ARRAY_LEN(COMMANDS); i++)
@@ -34,13 +37,25 @@ static void help(FILE *to)
           to);
 }
 
+static int run(const struct command *c, int argc, char **argv)
+{
+    /* getopt names the program by argv[0]. */
+    char name[32];
+    snprintf(name, sizeof name, "nunchi %s", c->name);
+    argv[0] = name;
+    if (home_absolute() < 0)
+        return cli_fail("NUNCHI_HOME cannot be used: %s", strerror(errno));
+    return c->run(argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
         help(stderr);
         return CLI_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
         help(stdout);
         return CLI_OK;
     }
@@ -50,7 +65,7 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < ARRAY_LEN(COMMANDS); i++) {
         if (strcmp(argv[1], COMMANDS[i].name) == 0)
-            return COMMANDS[i].run(argc - 1, argv + 1);
+            return run(&COMMANDS[i], argc - 1, argv + 1);
     }
     fprintf(stderr, "nunchi: there is no command '%.40s'; see nunchi --help\n", argv[1]);
     return CLI_USAGE;

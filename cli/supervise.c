@@ -129,8 +129,8 @@ static void on_kill(void *ctx)
     }
 }
 
-/* Stores end after those who use them: services in the reverse of the order they were started in, one by one; model
- * workers, which are many, side by side. */
+/* Stores end after those who use them: services in the reverse of the order they were started in,
+ * one by one; model workers, which are many, side by side. */
 static void stop_next(struct supervisor *s)
 {
     for (size_t i = s->stop_at; i < s->n; i++) {
@@ -143,7 +143,8 @@ static void stop_next(struct supervisor *s)
             continue;
         kill(c->state->pid, SIGTERM);
         loop_timer_in(s->loop, &c->timer, (uint64_t)s->plan->drain_ms * 1000);
-        bool many = s->stop_at > 0 && strncmp(c->plan->name, s->children[s->stop_at - 1].plan->name, 5) == 0;
+        bool many = s->stop_at > 0 &&
+                    strncmp(c->plan->name, s->children[s->stop_at - 1].plan->name, 5) == 0;
         if (!many)
             return;
     }
@@ -168,7 +169,8 @@ static void ended(struct child *c, int status)
         c->backoff_ms = BACKOFF_FIRST_MS;
     log_warn("service ended", LOG_STR("service", c->plan->name),
              LOG_I64("code", WIFEXITED(status) ? WEXITSTATUS(status) : -1),
-             LOG_I64("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0), LOG_U64("again_in_ms", c->backoff_ms));
+             LOG_I64("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0),
+             LOG_U64("again_in_ms", c->backoff_ms));
     c->timer.fn = on_restart;
     loop_timer_in(s->loop, &c->timer, (uint64_t)c->backoff_ms * 1000);
     c->backoff_ms = c->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : c->backoff_ms * 2;
@@ -229,7 +231,10 @@ int supervise(struct plan *p)
     p->state.n_services = p->n;
     for (size_t i = 0; i < p->n; i++) {
         struct child *c = &s->children[i];
-        *c = (struct child){.sup = s, .plan = &p->services[i], .state = &p->state.services[i], .backoff_ms = BACKOFF_FIRST_MS};
+        *c = (struct child){.sup = s,
+                            .plan = &p->services[i],
+                            .state = &p->state.services[i],
+                            .backoff_ms = BACKOFF_FIRST_MS};
         c->timer = (struct loop_timer){.fn = on_kill, .ctx = c};
         snprintf(c->state->name, sizeof c->state->name, "%s", c->plan->name);
         start(c);

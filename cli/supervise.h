@@ -1,5 +1,5 @@
-/* The process that `nunchi up` leaves behind: starts the programs of a plan, starts again what dies (with backoff), stops
- * them in reverse order. Children die with it. */
+/* The process that `nunchi up` leaves behind: starts the programs of a plan, starts again what dies
+ * (with backoff), stops them in reverse order. Children die with it. */
 #ifndef NUNCHI_SUPERVISE_H
 #define NUNCHI_SUPERVISE_H
 

@@ -10,7 +10,8 @@ struct progress {
 };
 
 bool term_is_tty(void); /* stderr */
-void progress_show(struct progress *p, const char *what, int permille); /* permille < 0: busy, no share known */
+void progress_show(struct progress *p, const char *what,
+                   int permille);      /* permille < 0: busy, no share known */
 void progress_end(struct progress *p); /* wipes or ends the line */
 
 #endif

@@ -1,19 +1,20 @@
 """The nunchi command as a user meets it."""
 import json
+import signal
+import subprocess
 
 import pytest
 
 import videos
-from conftest import GEMMA3, BUILD
+from conftest import BUILD, GEMMA3, SMOLLM2, Cluster
 
 
 def test_help_everywhere(cluster):
     assert "nunchi up" in cluster.nunchi("--help").stdout
-    for command in ("up", "down", "status", "logs", "ask", "video", "model", "keys"):
+    for command in ("up", "down", "status", "logs", "ask", "video", "model", "keys", "alive"):
         done = cluster.nunchi(command, "--help")
         assert done.returncode == 0 and "usage" in done.stdout, command
     for service in ("gateway", "tokenizer", "video", "model", "cache"):
-        import subprocess
         for flag, code in (("--help", 0), ("--version", 0), ("--no-such-option", 2)):
             done = subprocess.run([BUILD / "bin" / f"nunchi-{service}", flag], capture_output=True, text=True)
             assert (done.returncode == 0) == (code == 0), (service, flag, done.stderr)
@@ -24,8 +25,62 @@ def test_mistakes_are_explained(cluster):
     assert "quotes" in cluster.nunchi("ask", "two", "questions").stderr
     done = cluster.nunchi("ask", "--video", "/nowhere.mp4", "What?")
     assert done.returncode == 1 and "/nowhere.mp4" in done.stderr
-    done = cluster.nunchi("up", "--model", "no-such-model")
-    assert done.returncode == 1
+    for command in (("up", "--fly"), ("up", "--workers", "many"), ("up", "--backend", "gpu"), ("logs", "-n", "0"), ("ask", ""),
+                    ("model",), ("model", "eat"), ("down", "now"), ("status", "now")):
+        done = cluster.nunchi(*command)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 3, (command, done.stderr)
+        assert f"nunchi {command[0]} --help" in done.stderr
+    assert cluster.get("/readyz")[0] == 200, "a mistaken down stops nothing"
+    done = cluster.nunchi("logs", "nobody")
+    assert done.returncode == 1 and "gateway, model-1" in done.stderr
+    done = cluster.nunchi("ask", "--url", "http://127.0.0.1:1", "Hi")
+    assert done.returncode == 1 and "http://127.0.0.1:1;" in done.stderr
+
+
+def test_up_says_what_is_wrong_before_it_starts(tmp_path):
+    c = Cluster(tmp_path / "home")
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "text.gguf").write_text("not a model")
+    for args, words in ((("--model", "no-such-model"), "no-such-model"), (("--model", "text.gguf"), "text.gguf: not a GGUF file"),
+                        (("--keys", "none.txt"), "none.txt: No such file")):
+        done = c.nunchi("up", "--port", 0, "--model", SMOLLM2, *args, cwd=folder)
+        assert done.returncode == 1 and words in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not (c.home / "logs").exists()
+
+
+def test_what_a_service_ends_of_is_one_sentence(tmp_path):
+    c = Cluster(tmp_path / "home")
+    (tmp_path / "keys.txt").write_text("short\n")
+    done = c.nunchi(*c.args, "--keys", "keys.txt", cwd=tmp_path)
+    assert done.returncode == 1 and "gateway keeps ending: line 1: a key has 8 to 256 characters" in done.stderr
+    assert c.nunchi("status").returncode == 1, "nothing is left running"
+
+
+def test_names_are_relative_to_where_the_user_is(tmp_path):
+    c = Cluster(tmp_path / "home")
+    c.env["NUNCHI_HOME"] = "home"
+    (tmp_path / "keys.txt").write_text("secret-one\n")
+    try:
+        done = c.nunchi(*c.args, "--keys", "keys.txt", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "NUNCHI_API_KEY" in c.nunchi("ask", "Hi", cwd=tmp_path).stderr
+        c.env["NUNCHI_API_KEY"] = "secret-one"
+        assert c.nunchi("ask", "Hi", cwd=tmp_path).returncode == 0
+        assert "==> model-1" in c.nunchi("logs", cwd=tmp_path).stdout
+    finally:
+        assert c.nunchi("down", cwd=tmp_path).returncode == 0
+
+
+def test_interrupted_up_leaves_nothing(tmp_path):
+    c = Cluster(tmp_path / "home")
+    p = subprocess.Popen([BUILD / "bin" / "nunchi", *c.args], env=c.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert p.stderr.readline() == "starting\n"
+    p.send_signal(signal.SIGINT)
+    text = p.communicate(timeout=100)[1]
+    assert p.returncode == 1 and "interrupted" in text, text
+    assert c.nunchi("status").returncode == 1
+    assert c.nunchi("down").stdout == "no cluster runs here\n"
 
 
 def test_ask(cluster):
