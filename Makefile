@@ -74,7 +74,17 @@ TEST_PKGS := cmocka libcurl libarchive jansson libmicrohttpd hiredis openblas li
 
 pc_libs = $(shell pkg-config --libs $(1))
 pc_inc  = $(shell pkg-config --cflags-only-I $(1))
-INC_openblas := $(call pc_inc,openblas)
+INC_openblas = $(eval INC_openblas := $(call pc_inc,openblas))$(INC_openblas)
+
+# What would fail in the middle of a build is said before it, in one line; these goals build nothing themselves.
+NEEDS := $(sort $(foreach b,$(BINS),$(PKGS_$(b))))
+ifneq ($(filter-out help deps demo test clean fmt image,$(or $(MAKECMDGOALS),all)),)
+  MISSING := $(shell for p in pkg-config protoc-c $(firstword $(CC)); do command -v $$p >/dev/null || echo $$p; done; \
+               pkg-config --exists $(NEEDS) 2>/dev/null || for p in $(NEEDS); do pkg-config --exists $$p 2>/dev/null || echo $$p; done)
+  ifneq ($(MISSING),)
+    $(error nunchi is built with packages that are not here ($(MISSING)): run `make deps` as root, or install what deploy/packages.txt lists)
+  endif
+endif
 
 UNIT  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*.c tests/contract/*.c tests/golden/*.c))
 FUZZ  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.c))
@@ -94,11 +104,11 @@ deps: ## install the Debian packages that nunchi needs (deploy/packages.txt; roo
 	@deploy/install-deps
 
 demo: deps ## one command: install, build, fetch a model, start the cluster, ask a video a question
-	$(MAKE) -j$(JOBS) all
+	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@PATH="$(CURDIR)/$(BUILD)/bin:$$PATH" deploy/demo
 
 test: deps ## everything that proves it: unit, contract, golden, e2e, fault, compose (CI=true)
-	$(MAKE) -j$(JOBS) check
+	@$(MAKE) --no-print-directory -j$(JOBS) check
 
 check: all unit-build tools ## the same without installing packages
 	@tests/run --build $(BUILD)
