@@ -117,7 +117,7 @@ unit-build: $(UNIT)
 unit: $(UNIT) ## the C tests alone
 	@tests/run --build $(BUILD) --only unit
 
-tools: $(TOOLS) ## load generator and benchmark programs
+tools: $(TOOLS) ## the benchmark programs
 
 asan: ## all C tests and services under AddressSanitizer
 	$(MAKE) -j$(JOBS) BUILD=$(BUILD)/asan SAN=address,undefined OPT="-O1 -g" all unit-build tools
@@ -137,7 +137,7 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS (30) each
 
 fuzz-build: $(FUZZ)
 
-bench: all tools ## measure speed beside named peers (tests/bench/README.md)
+bench: all tools ## measure speed beside a named peer (docs/PERFORMANCE.md)
 	@tests/bench/run --build $(BUILD)
 
 lint: $(GEN_H) ## clang-tidy, cppcheck, and a second compiler
