@@ -518,37 +518,45 @@ static int give_up(struct cluster *c, pid_t supervisor)
     return CLI_FAILED;
 }
 
+/* Forks the supervisor, which holds the lock from then on, and waits until its cluster can serve. */
+static int launch(const struct up_options *o, struct plan *p, int lock)
+{
+    off_t log_from = log_size("logs/model-1.log");
+    pid_t pid = fork();
+    if (pid == 0)
+        become_supervisor(p);
+    close(lock);
+    if (pid < 0)
+        return cli_fail("cannot start a process: %s", strerror(errno));
+    /* The supervisor is out of the terminal's reach: whoever gives up here has to stop it. */
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", p->state.port);
+    int code = wait_ready(url, o, pid, log_from);
+    if (code == CLI_OK)
+        printf("ready: %s  (try: nunchi ask \"Hello\"; OpenAI clients: base_url=%s/v1)\n", url,
+               url);
+    else if (waitpid(pid, NULL, WNOHANG) == 0)
+        code = give_up(&p->state, pid);
+    return code;
+}
+
 int cmd_up(int argc, char **argv)
 {
     struct up_options o;
-    int e = parse(argc, argv, &o);
-    if (e != 0)
-        return e == 1 ? CLI_OK : e;
+    int code = parse(argc, argv, &o);
+    if (code != 0)
+        return code == 1 ? CLI_OK : code;
     struct why w;
     int lock = -1;
     char *model = NULL;
     struct plan *p = xcalloc(1, sizeof *p);
     if (take_lock(&lock, &w) < 0 || find_keys(&o, &w) < 0 || find_model(o.model, &model, &w) < 0 ||
         make_plan(&o, model, p, &w) < 0)
-        return cli_fail("%s", w.text);
-    off_t log_from = log_size("logs/model-1.log");
-    pid_t pid = fork();
-    if (pid < 0)
-        return cli_fail("cannot start a process: %s", strerror(errno));
-    if (pid == 0)
-        become_supervisor(p);
-    close(lock);
-    /* The supervisor is out of the terminal's reach: whoever gives up here has to stop it. */
-    signal(SIGINT, on_interrupt);
-    signal(SIGTERM, on_interrupt);
-    char url[64];
-    snprintf(url, sizeof url, "http://127.0.0.1:%d", p->state.port);
-    int code = wait_ready(url, &o, pid, log_from);
-    if (code == CLI_OK)
-        printf("ready: %s  (try: nunchi ask \"Hello\"; OpenAI clients: base_url=%s/v1)\n", url,
-               url);
-    else if (waitpid(pid, NULL, WNOHANG) == 0)
-        code = give_up(&p->state, pid);
+        code = cli_fail("%s", w.text); /* the lock, if taken, ends with this process */
+    else
+        code = launch(&o, p, lock);
     plan_clear(p);
     free(p);
     free(model);
