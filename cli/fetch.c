@@ -131,7 +131,7 @@ static int run_pip(const char *requirements, const char *folder, struct why *w)
         return why_set(w, ERR_NOT_FOUND, "",
                        "python3 with pip is needed to fetch models: apt-get install python3-pip");
     buf text = {0};
-    if (file_read(log, 1 << 20, &text, NULL) >= 0)
+    if (file_read(log, 1 << 20, &text, NULL) >= 0 && text.n)
         fwrite(text.p, 1, text.n, stderr);
     buf_clear(&text);
     free(log);
