@@ -128,13 +128,25 @@ int cluster_stop(const struct cluster *c, struct why *w)
                    (int)c->supervisor);
 }
 
+/* A gateway's URL as people write it, also as the base_url of an OpenAI client, without the path.
+ */
+static char *plain_url(const char *given)
+{
+    slice s = slice_str(given);
+    while (s.n > 0 && s.p[s.n - 1] == '/')
+        s.n--;
+    if (s.n > 3 && memcmp(s.p + s.n - 3, "/v1", 3) == 0)
+        s.n -= 3;
+    return slice_dup(s);
+}
+
 char *cluster_url(const char *given)
 {
     if (given && given[0])
-        return slice_dup(slice_str(given));
+        return plain_url(given);
     const char *env = getenv("NUNCHI_URL");
     if (env && env[0])
-        return slice_dup(slice_str(env));
+        return plain_url(env);
     struct cluster c = {0};
     if (cluster_read(&c, NULL) < 0)
         return slice_dup(slice_str(DEFAULT_URL));

@@ -54,11 +54,11 @@ static void print_load(const char *url)
     http_reply_clear(&r);
 }
 
-static bool is_ready(const char *url, struct http_reply *reply)
+static bool is_ready(const char *url, struct http_reply *reply, struct why *w)
 {
     buf at = {0};
     buf_printf(&at, "%s/readyz", url);
-    bool ready = http_get(buf_cstr(&at), 2000, reply, NULL) >= 0 && reply->status == 200;
+    bool ready = http_get(buf_cstr(&at), 2000, reply, w) >= 0 && reply->status == 200;
     buf_clear(&at);
     return ready;
 }
@@ -66,12 +66,23 @@ static bool is_ready(const char *url, struct http_reply *reply)
 static int status_of_url(const char *url)
 {
     struct http_reply r = {0};
-    bool ready = is_ready(url, &r);
+    struct why w = {0};
+    bool ready = is_ready(url, &r, &w);
     printf("%s  %s\n", url, ready ? "ready" : "NOT READY");
     if (!ready && r.body.n > 0)
         printf("%.*s\n", (int)r.body.n, r.body.p);
+    else if (!ready && w.text[0])
+        printf("%s\n", w.text);
     http_reply_clear(&r);
     return ready ? CLI_OK : CLI_FAILED;
+}
+
+static int status_of_given(const char *given)
+{
+    char *url = cluster_url(given);
+    int code = status_of_url(url);
+    free(url);
+    return code;
 }
 
 static void print_services(const struct cluster *c)
@@ -93,7 +104,7 @@ int cmd_status(int argc, char **argv)
     if (cli_asks_help(argc, argv, USAGE_STATUS))
         return CLI_OK;
     if (argc == 3 && strcmp(argv[1], "--url") == 0)
-        return status_of_url(argv[2]);
+        return status_of_given(argv[2]);
     if (argc != 1)
         return cli_usage(USAGE_STATUS, "'%.40s' is not understood", argv[1]);
     struct cluster c;

@@ -119,6 +119,11 @@ def test_status_and_logs(cluster):
     for service in ("redis", "cache", "tokenizer", "video", "model-1", "gateway"):
         assert service in done.stdout
     assert '"msg"' in cluster.nunchi("logs", "gateway").stdout
+    for url in (cluster.url, cluster.url + "/", cluster.url + "/v1", cluster.url + "/v1/"):
+        assert cluster.nunchi("ask", "--url", url, "--max-tokens", 2, "Hi").returncode == 0, url
+        assert cluster.nunchi("status", "--url", url).returncode == 0, url
+    done = cluster.nunchi("status", "--url", "http://127.0.0.1:1")
+    assert done.returncode == 1 and "nothing answers" in done.stdout
 
 
 def test_model_list_and_show(cluster):
