@@ -74,7 +74,7 @@ static void open_serve(struct bench *t, char *gateway)
 {
     static char bind[] = "tcp://127.0.0.1:*", level[] = "error";
     struct cache_options o = {.redis = t->redis.address,
-                              .redis_timeout_ms = 400,
+                              .redis_timeout_ms = 2000, /* 160 MiB in one answer, under a sanitizer */
                               .ram_bytes = 8 << 20,
                               .result_ttl_s = 100,
                               .files_quota_bytes = 1000,
