@@ -207,7 +207,7 @@ static int put_durable(struct op *op, slice name, slice sealed, slice owner)
     slice tenant = name_hex(a, pb_slice(op->q->put->key->tenant)), content = name_hex(a, owner);
     char *owners = arena_get(a, name.n + 3);
     memcpy(owners, name.p, name.n);
-    memcpy(owners + name.n, ":o", 2);
+    memcpy(owners + name.n, ":o", sizeof ":o");
     const slice argv[] = {SLICE_LIT("EVAL"),
                           slice_str(PUT_SCRIPT),
                           SLICE_LIT("5"),

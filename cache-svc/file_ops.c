@@ -231,8 +231,8 @@ static int target_of(const Nunchi__CacheRequest *q, slice *tenant, const char **
 
 void file_op(struct op *op)
 {
-    slice tenant;
-    const char *id;
+    slice tenant = {0};
+    const char *id = NULL;
     int e = target_of(op->q, &tenant, &id, &op->why);
     if (e == 0 && id && !files_id_valid(id)) {
         bool create = op->q->op_case == NUNCHI__CACHE_REQUEST__OP_FILE_PUT;

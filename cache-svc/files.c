@@ -9,12 +9,12 @@
 
 static slice record_key(slice name, const char *id, char *out, size_t n)
 {
-    size_t id_n = strlen(id);
-    CHECK(name.n + 1 + id_n <= n);
+    slice last = slice_str(id);
+    CHECK(name.n + 1 + last.n <= n);
     memcpy(out, name.p, name.n);
     out[name.n] = ':';
-    memcpy(out + name.n + 1, id, id_n);
-    return (slice){out, name.n + 1 + id_n};
+    memcpy(out + name.n + 1, last.p, last.n);
+    return (slice){out, name.n + 1 + last.n};
 }
 
 void files_seal(buf *out, slice name, const Nunchi__FileRecord *r)

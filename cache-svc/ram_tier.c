@@ -46,8 +46,8 @@ void ram_tier_free(ram_tier *t)
 {
     if (!t)
         return;
-    while (!list_empty(&t->used))
-        drop(t, CONTAINER_OF(list_first(&t->used), struct entry, link));
+    for (struct list *it; (it = list_pop(&t->used));)
+        drop(t, CONTAINER_OF(it, struct entry, link));
     map_free(t->by_key);
     free(t);
 }
@@ -73,8 +73,8 @@ void ram_tier_put(ram_tier *t, slice key, slice value, uint64_t ends_ms)
     if (value.n > t->budget / LARGEST_SHARE)
         return;
     size_t n = ENTRY_OVERHEAD + key.n + value.n;
-    while (t->bytes + n > t->budget && !list_empty(&t->used))
-        drop(t, CONTAINER_OF(list_first(&t->used), struct entry, link));
+    for (struct list *it; t->bytes + n > t->budget && (it = list_pop(&t->used));)
+        drop(t, CONTAINER_OF(it, struct entry, link));
     struct entry *e = n <= t->budget ? malloc(sizeof *e + key.n + value.n) : NULL;
     if (!e)
         return; /* a cache may forget */

@@ -45,6 +45,7 @@ static void on_done(void *ctx, int err, const struct wire_msg *m, const struct w
     caches *s = k->s;
     arena *a = arena_new(REPLY_ARENA_BYTES);
     void *reply = NULL;
+    CHECK(err < 0 || m); /* an answer comes with its message */
     if (err >= 0)
         err = pb_unpack(a, &nunchi__cache_reply__descriptor, m->body, WIRE_BODY_MAX, &reply, NULL);
     if (s->fn)

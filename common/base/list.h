@@ -38,5 +38,16 @@ static inline struct list *list_first(const struct list *head)
 {
     return head->next == head ? NULL : head->next;
 }
+/* Takes the first node off, self-linked as list_remove leaves it; NULL when there is none. */
+static inline struct list *list_pop(struct list *head)
+{
+    struct list *node = head->next;
+    if (node == head)
+        return NULL;
+    head->next = node->next;
+    node->next->prev = head;
+    list_init(node);
+    return node;
+}
 
 #endif

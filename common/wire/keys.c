@@ -83,7 +83,7 @@ int keys_read_pair(const char *path, struct key_pair *out, struct why *w)
                    keys_decode(secret_key, key) < 0))
         e = why_set(w, ERR_INVALID, option,
                     "the key file must hold two lines: a public and a secret key of 40 characters");
-    if (e == 0) {
+    else if (e == 0) {
         memcpy(out->public_key, public_key.p, KEY_TEXT);
         memcpy(out->secret_key, secret_key.p, KEY_TEXT);
         out->public_key[KEY_TEXT] = out->secret_key[KEY_TEXT] = '\0';

@@ -393,11 +393,10 @@ void links_free(links *ls)
 {
     if (!ls)
         return;
-    while (!list_empty(&ls->all)) {
-        peer_link *k = CONTAINER_OF(list_first(&ls->all), peer_link, link);
+    for (struct list *it; (it = list_pop(&ls->all));) {
+        peer_link *k = CONTAINER_OF(it, peer_link, link);
         if (k->state == LINK_UP && session_send_bye(k->sock, slice_str(""), "drain") < 0)
             log_debug("left without a good-bye", LOG_STR("endpoint", k->endpoint));
-        list_remove(&k->link);
         session_clear(&k->other);
         bus_close(k->sock);
         free(k);

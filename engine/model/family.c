@@ -50,12 +50,16 @@ static int read_u32(const model_file *f, const struct family *fam, const char *n
 {
     char key[96];
     snprintf(key, sizeof key, "%s.%s", fam->name, name);
-    uint32_t v;
+    uint32_t v = 0;
     int e = model_file_u32(f, key, &v);
-    if (e == ERR_NOT_FOUND)
-        return why_set(w, e, key, "the model file has no %s", key);
-    if (e < 0 || v < min || v > max)
-        return why_set(w, ERR_INVALID, key, "%s must be a number from %u to %u", key, min, max);
+    if (e == ERR_NOT_FOUND) {
+        why_set(w, e, key, "the model file has no %s", key);
+        return ERR_NOT_FOUND;
+    }
+    if (e < 0 || v < min || v > max) {
+        why_set(w, ERR_INVALID, key, "%s must be a number from %u to %u", key, min, max);
+        return ERR_INVALID;
+    }
     *out = v;
     return 0;
 }

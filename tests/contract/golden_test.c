@@ -43,8 +43,8 @@ static buf read_all(const char *path)
 static int read_fields(void **state UNUSED)
 {
     buf text = read_all(DATA "fields.txt");
-    slice rest = buf_slice(&text), line, name, number, value;
-    uint64_t n, v;
+    slice rest = buf_slice(&text), line, name = {0}, number = {0}, value = {0};
+    uint64_t n = 0, v = 0;
     known = map_new();
     while (slice_split(&rest, '\n', &line)) {
         if (!line.n)

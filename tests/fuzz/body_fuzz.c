@@ -36,17 +36,17 @@ static void check_request(const struct gw_request *r)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct gw_request *r;
+    struct gw_request *r = NULL;
     struct why w = {.text = ""};
     if (size == 0)
         return 0;
     enum openai_api api = data[0] & 1 ? OPENAI_CHAT : OPENAI_COMPLETION;
     int e = openai_parse(api, (slice){(const char *)data + 1, size - 1}, &r, &w);
-    CHECK((e == 0) == (r != NULL));
-    if (e < 0)
-        CHECK(w.text[0] && utf8_valid(slice_str(w.text)) && err_http(e) < 500);
-    else
+    CHECK(e <= 0 && (e == 0) == (r != NULL));
+    if (r)
         check_request(r);
+    else
+        CHECK(w.text[0] && utf8_valid(slice_str(w.text)) && err_http(e) < 500);
     gw_request_free(r);
     return 0;
 }

@@ -48,7 +48,8 @@ static void open_golden(struct reader *r, const char *name, const char *magic)
     for (size_t n; (n = fread(part, 1, sizeof part, f)) > 0;)
         buf_put(&r->data, part, n);
     fclose(f);
-    assert_true(r->data.n > 5 && memcmp(r->data.p, magic, 4) == 0 && r->data.p[4] == 1);
+    CHECK(r->data.p && r->data.n > 5);
+    assert_true(memcmp(r->data.p, magic, 4) == 0 && r->data.p[4] == 1);
     r->at = 5;
 }
 
@@ -264,7 +265,7 @@ static void chats_are_rendered_as_by_the_template(void **state)
         struct chat_turn turns[8];
         struct chat_part parts[8];
         size_t n = number(&r);
-        assert_true(n <= ARRAY_LEN(turns));
+        CHECK(n >= 1 && n <= ARRAY_LEN(turns));
         for (size_t k = 0; k < n; k++) {
             slice role = text(&r);
             parts[k] = (struct chat_part){.text = text(&r)};

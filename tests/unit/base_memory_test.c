@@ -179,6 +179,24 @@ static void a_list_keeps_order(void **state UNUSED)
     assert_true(list_empty(&head));
 }
 
+static void a_list_is_popped_from_its_front(void **state UNUSED)
+{
+    struct list head;
+    struct item items[3] = {{0}};
+    list_init(&head);
+    assert_null(list_pop(&head));
+    for (int i = 0; i < 3; i++)
+        list_append(&head, &items[i].link);
+    for (int i = 0; i < 3; i++) {
+        struct list *it = list_pop(&head);
+        assert_ptr_equal(it, &items[i].link);
+        assert_true(list_empty(it)); /* linked to itself: removing it again is harmless */
+        list_remove(it);
+        assert_true(i == 2 ? list_empty(&head) : list_first(&head) == &items[i + 1].link);
+    }
+    assert_null(list_pop(&head));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +208,7 @@ int main(void)
         cmocka_unit_test(a_walk_sees_all_and_may_delete),
         cmocka_unit_test(coming_and_going_does_not_grow_it),
         cmocka_unit_test(a_list_keeps_order),
+        cmocka_unit_test(a_list_is_popped_from_its_front),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

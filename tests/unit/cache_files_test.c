@@ -63,8 +63,8 @@ static void the_least_used_goes_first(void **state UNUSED)
     static char kb[1000];
     ram_tier *t = ram_tier_new(4 * 1300);
     slice v;
-    for (char k = 'a'; k <= 'd'; k++)
-        ram_tier_put(t, (slice){&k, 1}, (slice){kb, sizeof kb}, UINT64_MAX);
+    for (const char *k = "abcd"; *k; k++)
+        ram_tier_put(t, (slice){k, 1}, (slice){kb, sizeof kb}, UINT64_MAX);
     assert_true(ram_tier_get(t, SLICE_LIT("a"), 0, &v)); /* used again */
     ram_tier_put(t, SLICE_LIT("e"), (slice){kb, sizeof kb}, UINT64_MAX);
     assert_false(ram_tier_get(t, SLICE_LIT("b"), 0, &v));
@@ -354,6 +354,7 @@ static void content_of_several(void **state UNUSED)
         shelf_add(&s, &r);
     }
     shelf_read(&s);
+    CHECK(s.files.n == 3 && s.files.list);
     assert_int_equal(files_only_content(&s.files, s.files.list[0]).n, 0);
     assert_true(slice_eq(files_only_content(&s.files, s.files.list[2]), y));
     assert_true(files_name_content(&s.files, y));

@@ -11,8 +11,7 @@ static const char *const BPE[] = {"<|endoftext|>",
                                   "b",
                                   "ab",
                                   "\xc4\xa0", /* U+0120 stands for a space */
-                                  "\xc4\xa0"
-                                  "ab",
+                                  "\u0120ab",
                                   "<|im_end|>",
                                   "</s>",
                                   "\xc4\x8a", /* U+010A: a newline */
@@ -29,8 +28,7 @@ static const char *const SPM[] = {"<pad>",
                                   "<unk>",
                                   "<0x0A>",
                                   "<0xe4>",
-                                  "\xe2\x96\x81"
-                                  "a",
+                                  "\u2581a",
                                   "b",
                                   "\xe2\x96\x81\xe2\x96\x81",
                                   "<end_of_turn>"};
@@ -279,8 +277,8 @@ static vocab *open_real(const char *name)
     char path[4096];
     const char *dir = getenv("NUNCHI_TEST_MODELS"), *home = getenv("HOME");
     struct why w = {.text = ""};
-    model_file *f;
-    vocab *v;
+    model_file *f = NULL;
+    vocab *v = NULL;
     snprintf(path, sizeof path, "%s%s/%s",
              dir    ? dir
              : home ? home

@@ -691,7 +691,7 @@ static void test_stop_string_over_tokens(void **state)
     for (size_t at = 0; at + 5 < a->text.n; at++) {
         slice stop = {a->text.p + at, 5};
         size_t first = 0;
-        while (memcmp(a->text.p + first, stop.p, stop.n))
+        while (memcmp(a->text.p + first, stop.p, stop.n) != 0)
             first++;
         struct gen_request s = r;
         s.stops[0] = stop;

@@ -60,7 +60,9 @@ static slice fake_bytes(void *ctx, int32_t id)
 
 static slice fake_text(void *ctx, int32_t id)
 {
-    return id < 2 ? (slice){0} : fake_bytes(ctx, id);
+    if (id < 2)
+        return (slice){0};
+    return fake_bytes(ctx, id);
 }
 
 static bool fake_is_end(void *ctx, int32_t id)
