@@ -16,9 +16,18 @@
 #define STOP_MAX_MS 240000
 #define DEFAULT_URL "http://127.0.0.1:8642"
 
+/* A process that ended and that nobody waits for (a container without an init) is not alive. */
 static bool alive(pid_t pid)
 {
-    return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+    char path[32], state = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    buf text = {0};
+    if (pid > 0 && file_read(path, 4096, &text, NULL) >= 0) {
+        const char *name_end = strrchr(buf_cstr(&text), ')');
+        state = name_end && name_end[1] == ' ' ? name_end[2] : 0;
+    }
+    buf_clear(&text);
+    return state != 0 && state != 'Z' && state != 'X';
 }
 
 static void copy_str(const json_val *obj, const char *key, char *out, size_t cap)

@@ -61,16 +61,26 @@ void log_reason(const char *service, buf *out)
     char *path = log_path(service);
     buf text = {0};
     read_end(path, &text);
+    /* The last that says why: a start after it may have begun to write already. */
     slice rest = buf_slice(&text), line, last = {0};
+    bool said = false;
     while (slice_split(&rest, '\n', &line)) {
-        if (line.n > 0)
-            last = line;
+        if (line.n == 0)
+            continue;
+        last = line;
+        json_doc *d = NULL;
+        slice why = {0};
+        if (json_doc_parse(line, &LIMITS, &d, NULL) >= 0)
+            why = json_str_or(json_get(json_doc_root(d), "why"), why);
+        if (why.n > 0) {
+            buf_reset(out);
+            buf_put_slice(out, why);
+            said = true;
+        }
+        json_doc_free(d);
     }
-    json_doc *d = NULL;
-    if (json_doc_parse(last, &LIMITS, &d, NULL) >= 0)
-        last = json_str_or(json_get(json_doc_root(d), "why"), last);
-    buf_put_slice(out, last.n > 0 ? last : SLICE_LIT("it left no word"));
-    json_doc_free(d);
+    if (!said)
+        buf_put_slice(out, last.n > 0 ? last : SLICE_LIT("it left no word"));
     buf_clear(&text);
     free(path);
 }
