@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -26,10 +27,14 @@ struct header {
     char *name, *value;
 };
 
+/* Connections beyond connections_max for the moment that it takes to close the ones given up. */
+#define SPARE_CONNECTIONS 64
+
 /* A connection, for as long as it is open. The daemon's own timeout starts again with every byte;
  * one that never gets as far as a request is found out here. */
 struct conn {
-    struct list link;
+    struct list link;  /* in http.conns */
+    struct list quiet; /* in http.quiet while the client is to send something; else self-linked */
     int fd;
     bool busy;        /* has an exchange */
     uint64_t idle_us; /* since when it has none */
@@ -49,6 +54,7 @@ struct http_ex {
     loop_fd *watch; /* the connection's socket, for its hang-up */
     bool suspended, paused, in_handler;
     bool gone, told_over; /* gone: the client left, or we gave it up */
+    bool last;            /* no other request is read from this connection */
 
     struct header headers[HEADERS_MAX];
     size_t n_headers;
@@ -72,6 +78,8 @@ struct http {
     struct list open;
     size_t n_open;
     struct list conns;
+    struct list quiet; /* struct conn.quiet: who sent something last stands last */
+    size_t n_conns;
     struct loop_timer look;
     bool kick; /* the daemon has something to do */
 };
@@ -113,6 +121,35 @@ static void on_socket(void *ctx, uint32_t events)
     x->gone = true;
     tell_over(x, !x->complete);
     resume(x);
+}
+
+/* ---- who is given up when there are too many connections ---- */
+
+/* Its client is to send something: from now on it is the youngest of these. */
+static void conn_listens(http *h, struct conn *c)
+{
+    if (!c)
+        return;
+    list_remove(&c->quiet);
+    list_append(&h->quiet, &c->quiet);
+}
+
+/* It is our turn: it is not given up. */
+static void conn_works(struct conn *c)
+{
+    if (c)
+        list_remove(&c->quiet);
+}
+
+/* Whoever opens connections and says nothing, or dribbles, must not keep out those who speak: the
+ * one that has been silent longest gives way. */
+static void make_room(http *h)
+{
+    if (h->n_conns <= h->cfg.connections_max || list_empty(&h->quiet))
+        return;
+    struct conn *c = CONTAINER_OF(list_pop(&h->quiet), struct conn, quiet);
+    shutdown(c->fd, SHUT_RDWR);
+    h->kick = true;
 }
 
 /* ---- an exchange ---- */
@@ -161,6 +198,7 @@ static void ex_free(http_ex *x)
     if (x->c) {
         x->c->busy = false;
         x->c->idle_us = loop_now_us(x->h->l);
+        conn_listens(x->h, x->c);
     }
     loop_fd_del(x->h->l, x->watch);
     for (size_t i = 0; i < x->n_headers; i++) {
@@ -227,6 +265,8 @@ static enum MHD_Result queue_response(http_ex *x)
         MHD_add_response_header(r, "Content-Type", x->type);
     for (size_t i = 0; i < x->n_headers; i++)
         MHD_add_response_header(r, x->headers[i].name, x->headers[i].value);
+    if (x->last)
+        MHD_add_response_header(r, "Connection", "close");
     enum MHD_Result ok = MHD_queue_response(x->conn, (unsigned)x->status, r);
     MHD_destroy_response(r);
     x->queued_response = ok == MHD_YES;
@@ -246,20 +286,45 @@ static enum MHD_Result after_call(http_ex *x, bool may_wait)
     return MHD_YES;
 }
 
-static enum MHD_Result add_length(void *cls, enum MHD_ValueKind kind UNUSED, const char *name,
-                                  const char *value)
+struct head {
+    size_t bytes;
+    unsigned n_framing; /* headers that say where the body ends */
+    bool strange;       /* one of them says it in a way that is not ours */
+};
+
+static enum MHD_Result look_at_header(void *cls, enum MHD_ValueKind kind UNUSED, const char *name,
+                                      const char *value)
 {
-    size_t *n = cls;
-    *n += strlen(name) + (value ? strlen(value) : 0) + 4;
+    struct head *head = cls;
+    head->bytes += strlen(name) + (value ? strlen(value) : 0) + 4;
+    if (strcasecmp(name, "Content-Length") == 0)
+        head->n_framing++;
+    if (strcasecmp(name, "Transfer-Encoding") == 0) {
+        head->n_framing++;
+        head->strange |= !value || strcasecmp(value, "chunked") != 0;
+    }
     return MHD_YES;
 }
 
+#define HEAD_ERROR(text)                                                                           \
+    SLICE_LIT("{\"error\":{\"message\":\"" text                                                    \
+              "\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}")
+
 static void refuse_headers(http_ex *x)
 {
-    static const char TEXT[] =
-        "{\"error\":{\"message\":\"the headers are too large\",\"type\":\"invalid_request_error\","
-        "\"param\":null,\"code\":null}}";
-    http_respond(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "application/json", SLICE_LIT(TEXT));
+    http_respond(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "application/json",
+                 HEAD_ERROR("the headers are too large"));
+}
+
+/* A proxy in front might see another end of this body, and take what follows for another client's
+ * request: nothing more is read here. */
+static enum MHD_Result refuse_framing(http_ex *x)
+{
+    x->last = true;
+    if (!x->status)
+        http_respond(x, MHD_HTTP_BAD_REQUEST, "application/json",
+                     HEAD_ERROR("one Content-Length or 'Transfer-Encoding: chunked', not more"));
+    return after_call(x, false);
 }
 
 /* An answer before the body costs the connection. It is given to clients that ask before they send,
@@ -273,10 +338,12 @@ static bool answer_at_once(const http_ex *x)
 
 static enum MHD_Result begin(http_ex *x)
 {
-    size_t n = strlen(x->path);
-    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, add_length, &n);
+    struct head head = {.bytes = strlen(x->path)};
+    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, look_at_header, &head);
     x->h->cfg.begin(x->h->cfg.ctx, x);
-    if (n > HEADERS_BYTES_MAX && !x->status)
+    if (head.n_framing > 1 || head.strange)
+        return refuse_framing(x);
+    if (head.bytes > HEADERS_BYTES_MAX && !x->status)
         refuse_headers(x);
     if (x->status && !answer_at_once(x))
         return MHD_YES;
@@ -302,6 +369,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
         }
         size_t n = *size;
         *size = 0;
+        conn_listens(h, x->c);
         if (!x->status) /* what comes after an early answer is not wanted */
             h->cfg.body(h->cfg.ctx, x, (slice){data, n});
         if (x->status) { /* answered when the body has been read; one that does not end is cut off
@@ -311,6 +379,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
         }
         return after_call(x, false);
     }
+    conn_works(x->c);
     if (!x->status && !x->in_handler) {
         x->in_handler = true; /* once */
         h->cfg.end(h->cfg.ctx, x);
@@ -341,9 +410,15 @@ static void on_connection(void *cls, struct MHD_Connection *mc, void **ctx,
         c->fd = i ? i->connect_fd : -1;
         c->idle_us = loop_now_us(h->l);
         list_append(&h->conns, &c->link);
+        list_init(&c->quiet);
+        conn_listens(h, c);
+        h->n_conns++;
+        make_room(h);
     } else if (c) {
         *ctx = NULL;
         list_remove(&c->link);
+        list_remove(&c->quiet);
+        h->n_conns--;
         free(c);
     }
 }
@@ -360,6 +435,26 @@ static void on_look(void *ctx)
         if (!c->busy && c->fd >= 0 && now - c->idle_us > most)
             shutdown(c->fd, SHUT_RDWR);
     }
+}
+
+/* The daemon keeps every argument of a query in the connection's pool, and when that is full, its
+ * answer is lost and the connection hangs. It asks here before it takes them apart; the answer goes
+ * out by hand, as all earlier ones on this connection are gone by now. */
+static void *on_uri(void *cls UNUSED, const char *uri, struct MHD_Connection *c)
+{
+    static const char TEXT[] = "HTTP/1.1 414 URI Too Long\r\nConnection: close\r\n"
+                               "Content-Length: 0\r\n\r\n";
+    size_t n = 0;
+    for (const char *p = strchr(uri, '?'); p; p = strchr(p + 1, '&'))
+        n++;
+    const union MHD_ConnectionInfo *i =
+        n > QUERY_ARGS_MAX ? MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD) : NULL;
+    if (i) {
+        if (send(i->connect_fd, TEXT, sizeof TEXT - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            log_debug("a refusal was not sent");
+        shutdown(i->connect_fd, SHUT_RDWR);
+    }
+    return NULL;
 }
 
 static PRINTF_LIKE(2, 0) void on_log(void *cls UNUSED, const char *fmt, va_list args)
@@ -471,7 +566,8 @@ static struct MHD_Daemon *start(http *h)
         MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, /* first, so that it hears of all others */
         MHD_OPTION_LISTEN_SOCKET, h->fd, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, h->cfg.connections_max,
+        (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+        h->cfg.connections_max + SPARE_CONNECTIONS, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
         MHD_OPTION_CONNECTION_TIMEOUT, (h->cfg.idle_ms + 999) / 1000, MHD_OPTION_END);
 }
 
@@ -482,6 +578,7 @@ int http_new(loop *l, const struct http_config *cfg, http **out, struct why *w)
     h->cfg = *cfg;
     list_init(&h->open);
     list_init(&h->conns);
+    list_init(&h->quiet);
     *out = NULL;
     int e = listen_on(cfg->endpoint, &h->fd, w);
     if (e < 0) {
@@ -597,6 +694,7 @@ void *http_get(const http_ex *x)
 void http_pause(http_ex *x)
 {
     x->paused = true;
+    conn_works(x->c);
 }
 
 void http_unpause(http_ex *x)
@@ -604,6 +702,8 @@ void http_unpause(http_ex *x)
     if (!x->paused)
         return;
     x->paused = false;
+    if (!x->in_handler)
+        conn_listens(x->h, x->c);
     resume(x);
 }
 

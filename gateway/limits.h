@@ -8,6 +8,8 @@
 #define HTTP_POOL_BYTES (32u << 10)
 /* All headers of a request, names and values: room for a proxy's cookies, far below the pool. */
 #define HEADERS_BYTES_MAX (16u << 10)
+/* Arguments of a query, whatever they are: the API has five. */
+#define QUERY_ARGS_MAX 64
 /* Listeners that do not read: beyond this an answer waits for its client (credit stops). */
 #define HTTP_QUEUE_HIGH_BYTES (256u << 10)
 #define HTTP_QUEUE_LOW_BYTES (64u << 10)
@@ -66,6 +68,8 @@
 #define CACHE_LOOKUP_MS 300
 #define CACHE_CALL_MS 5000
 #define TOKENIZE_MS 30000
+/* Models that one worker offers: a list of all workers' models is made on the loop's thread. */
+#define WORKER_MODELS_MAX 16
 /* Block hashes remembered for sending the same prefix to the same worker. */
 #define AFFINITY_BLOCKS 65536
 

@@ -340,6 +340,83 @@ static void trickled_head(void **state UNUSED)
     assert_int_equal(s.n_begin, 0);
 }
 
+/* What a proxy in front could read otherwise is refused, and nothing after it is read. */
+static void two_ends_of_a_body(void **state UNUSED)
+{
+    static const char *const HEADS[] = {
+        "Content-Length: 0\r\nContent-Length: 27\r\n",
+        "content-length: 0\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+    };
+    s.echo = true;
+    for (size_t i = 0; i < ARRAY_LEN(HEADS); i++) {
+        char text[256];
+        char c;
+        snprintf(text, sizeof text,
+                 "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n0\r\n\r\nGET /b HTTP/1.1\r\n\r\n", HEADS[i]);
+        say(text);
+        UNTIL(has("\"invalid_request_error\"") && s.n_over == s.n_begin);
+        assert_true(has("HTTP/1.1 400") && has("Connection: close"));
+        UNTIL(recv(fd, &c, 1, 0) == 0 || errno == ECONNRESET);
+        assert_string_equal(s.path, "/");
+        teardown(NULL);
+        setup(NULL);
+        s.echo = true;
+    }
+}
+
+/* The daemon itself would run out of memory for them and never answer. */
+static void many_arguments(void **state UNUSED)
+{
+    char c;
+    say("GET /?");
+    for (int i = 0; i < 1000; i++)
+        say("a=b&");
+    say(" HTTP/1.1\r\nHost: x\r\n\r\n");
+    UNTIL(has("HTTP/1.1 414"));
+    UNTIL(recv(fd, &c, 1, 0) == 0 || errno == ECONNRESET);
+    assert_int_equal(s.n_end, 0);
+}
+
+static int another(void)
+{
+    int n = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)http_port(h)),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(n, (struct sockaddr *)&a, sizeof a), 0);
+    fcntl(n, F_SETFL, O_NONBLOCK);
+    assert_int_equal(send(n, "G", 1, MSG_NOSIGNAL), 1);
+    return n;
+}
+
+/* Three times as many as may be open say nothing; whoever speaks is heard, whoever waits for an
+ * answer gets it. */
+static void silent_crowd(void **state UNUSED)
+{
+    int silent[48], waiting = fd;
+    http_ex *first;
+    say("GET /first HTTP/1.1\r\nHost: x\r\n\r\n");
+    UNTIL(s.n_end == 1);
+    first = s.x;
+    for (size_t i = 0; i < ARRAY_LEN(silent); i++) {
+        silent[i] = another();
+        loop_turn(l, 1000);
+    }
+    fd = another();
+    s.echo = true;
+    say("ET /second HTTP/1.1\r\nHost: x\r\n\r\n");
+    UNTIL(has("\r\n\r\nok"));
+    close(fd);
+    fd = waiting;
+    buf_reset(&heard);
+    http_respond(first, 200, "text/plain", SLICE_LIT("first"));
+    UNTIL(has("\r\n\r\nfirst"));
+    for (size_t i = 0; i < ARRAY_LEN(silent); i++)
+        close(silent[i]);
+}
+
 static void bad_endpoints(void **state UNUSED)
 {
     static const char *const BAD[] = {
@@ -372,6 +449,9 @@ int main(void)
                                        T(open_at_the_end),
                                        T(garbage),
                                        T(trickled_head),
+                                       T(two_ends_of_a_body),
+                                       T(many_arguments),
+                                       T(silent_crowd),
                                        T(bad_endpoints)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
