@@ -43,7 +43,7 @@ int client_get(const char *url, const char *path, json_doc **out, struct why *w)
     buf at = {0};
     buf_printf(&at, "%s%s", url, path);
     *out = NULL;
-    int e = http_get(buf_cstr(&at), 30000, &r, w);
+    int e = http_fetch(buf_cstr(&at), 30000, &r, w);
     if (e >= 0 && r.status != 200)
         e = client_refused(r.status, buf_slice(&r.body), w);
     else if (e >= 0)

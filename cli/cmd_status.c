@@ -39,7 +39,7 @@ static void print_load(const char *url)
     struct http_reply r = {0};
     buf at = {0};
     buf_printf(&at, "%s/metrics", url);
-    if (http_get(buf_cstr(&at), 2000, &r, NULL) >= 0 && r.status == 200) {
+    if (http_fetch(buf_cstr(&at), 2000, &r, NULL) >= 0 && r.status == 200) {
         slice rest = buf_slice(&r.body), line;
         puts("\nload (from /metrics):");
         while (slice_split(&rest, '\n', &line)) {
@@ -58,7 +58,7 @@ static bool is_ready(const char *url, struct http_reply *reply, struct why *w)
 {
     buf at = {0};
     buf_printf(&at, "%s/readyz", url);
-    bool ready = http_get(buf_cstr(&at), 2000, reply, w) >= 0 && reply->status == 200;
+    bool ready = http_fetch(buf_cstr(&at), 2000, reply, w) >= 0 && reply->status == 200;
     buf_clear(&at);
     return ready;
 }

@@ -98,7 +98,7 @@ static int finish(struct call *c, struct why *w)
     return why_set(w, ERR_UNAVAILABLE, "", "%.*s: %s", (int)base.n, base.p, curl_easy_strerror(rc));
 }
 
-int http_get(const char *url, int timeout_ms, struct http_reply *out, struct why *w)
+int http_fetch(const char *url, int timeout_ms, struct http_reply *out, struct why *w)
 {
     struct call c = {.out = out};
     int e = begin(&c, url, w);

@@ -12,7 +12,7 @@ struct http_reply {
 
 /* url is whole. Sends NUNCHI_API_KEY as bearer if set. 0 when any HTTP answer came; ERR_UNAVAILABLE
  * with a sentence when none did. timeout_ms 0: none. */
-int http_get(const char *url, int timeout_ms, struct http_reply *out, struct why *w) MUST_USE;
+int http_fetch(const char *url, int timeout_ms, struct http_reply *out, struct why *w) MUST_USE;
 
 /* Return false to stop. */
 typedef bool (*http_data_fn)(void *ctx, slice data);

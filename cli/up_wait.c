@@ -96,7 +96,7 @@ int up_wait_ready(const char *url, const struct up_options *o, pid_t supervisor,
     struct cluster c;
     while (code < 0 && clock_mono_us() < until) {
         struct http_reply r = {0};
-        if (http_get(buf_cstr(&at), 2000, &r, NULL) >= 0 && r.status == 200)
+        if (http_fetch(buf_cstr(&at), 2000, &r, NULL) >= 0 && r.status == 200)
             code = CLI_OK;
         http_reply_clear(&r);
         bool known = cluster_read(&c, NULL) >= 0;

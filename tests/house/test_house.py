@@ -1,7 +1,10 @@
 """The rules of docs/CONVENTIONS.md that a machine can check: who may include what, and how large things are."""
+import os
 import pathlib
 import re
 import subprocess
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SERVICES = ["gateway", "tokenizer-svc", "video-svc", "model-svc", "cache-svc"]
@@ -121,3 +124,18 @@ def test_every_service_has_its_page_and_its_shape():
         for name in ("README.md", "main.c", "serve.c", "core.c"):
             assert (ROOT / service / name).exists(), f"{service}/{name}"
         assert len((ROOT / service / "main.c").read_text().splitlines()) <= 110, f"{service}/main.c is more than a page"
+
+
+def test_no_two_archives_define_one_name():
+    """The linker takes the first archive that has a name: a second one would be silently another function."""
+    build = pathlib.Path(os.environ.get("NUNCHI_BUILD", ROOT / "build"))
+    archives = sorted((build / "lib").glob("lib*.a"))
+    if not archives:
+        pytest.skip(f"nothing is built in {build}")
+    owner, wrong = {}, []
+    for archive in archives:
+        lines = subprocess.run(["nm", "--extern-only", "--defined-only", archive], check=True, capture_output=True, text=True).stdout
+        for name in {line.split()[2] for line in lines.splitlines() if len(line.split()) == 3 and line.split()[1] not in "WwVvu"}:
+            if owner.setdefault(name, archive.name) != archive.name:
+                wrong.append(f"{name}: {owner[name]} and {archive.name}")
+    assert not wrong, "\n".join(wrong)
