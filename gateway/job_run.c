@@ -244,6 +244,8 @@ static void tell_start(struct job *j)
 
 static void add_ids(struct job_choice *c, const int32_t *ids, size_t n)
 {
+    if (n == 0)
+        return;
     if (c->n_ids + n > c->cap) {
         c->cap = (uint32_t)(2 * (c->n_ids + n) + 64);
         c->ids = xrealloc(c->ids, c->cap, sizeof *c->ids);

@@ -63,6 +63,8 @@ static int service_of(const char *name)
 /* Packed and unpacked again: the one way to copy a message that needs no code of its own. */
 static bool keep_ready(struct worker *w, const Nunchi__Ready *ready)
 {
+    if (ready->n_models > WORKER_MODELS_MAX)
+        return false;
     buf packed = {0};
     void *copy;
     arena *a = arena_new(READY_ARENA_BYTES);

@@ -441,6 +441,48 @@ static void unreachable_worker(void **state UNUSED)
     assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 1);
 }
 
+/* An end token's delta may hold text alone; the first one does so before any id came. */
+static void text_before_any_id(void **state UNUSED)
+{
+    up_all(&w);
+    const struct sent *run = placed(",\"max_tokens\":5");
+    words(&w, run, 0, 0, 0, "a");
+    words(&w, run, 0, 0, 1, "b");
+    generated(&w, run, 1, (uint32_t[]){1}, "", NUNCHI__CHOICE_END__REASON__STOP);
+    assert_text(&h, 0, "ab");
+}
+
+static void count_model(void *ctx, const Nunchi__ModelInfo *m UNUSED)
+{
+    ++*(size_t *)ctx;
+}
+
+/* Listing what thousands of forged models are called would hold up everybody. */
+static void too_many_models(void **state UNUSED)
+{
+    Nunchi__ModelInfo m[WORKER_MODELS_MAX + 1], *models[WORKER_MODELS_MAX + 1];
+    char names[WORKER_MODELS_MAX + 1][32], service[] = "model";
+    Nunchi__Ready r;
+    size_t n = 0;
+    nunchi__ready__init(&r);
+    for (size_t i = 0; i < ARRAY_LEN(m); i++) {
+        nunchi__model_info__init(&m[i]);
+        snprintf(names[i], sizeof names[i], "m%zu", i);
+        m[i].name = names[i];
+        models[i] = &m[i];
+    }
+    r.service = service;
+    r.models = models;
+    r.n_models = ARRAY_LEN(m);
+    gw_peer_up(w.g, w.now, MODEL, &r);
+    gw_models(w.g, count_model, &n);
+    assert_int_equal(n, 0);
+    r.n_models = WORKER_MODELS_MAX;
+    gw_peer_up(w.g, w.now, MODEL_B, &r);
+    gw_models(w.g, count_model, &n);
+    assert_int_equal(n, WORKER_MODELS_MAX);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -471,6 +513,8 @@ int main(void)
                                        T(logprobs_follow_their_text),
                                        T(least_loaded),
                                        T(drain),
+                                       T(text_before_any_id),
+                                       T(too_many_models),
                                        T(unreachable_worker)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
