@@ -3,6 +3,7 @@
 #include "cache-svc/core.h"
 #include "cache-svc/files.h"
 #include "common/base/log.h"
+#include "common/wire/options.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
     CONFIG_OPT(struct cache_options, field, name, type, def, min, max, help)
@@ -33,16 +34,8 @@ static const struct opt OPTIONS[] = {
         "most requests open at once, of each peer"),
     OPT(bind, "bind", OPT_STR, "tcp://127.0.0.1:8651", 0, 0,
         "where video and model services connect: tcp://address:port or ipc:///path"),
-    OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,
-        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every "
-        "address behind a name"),
-    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0,
-        "our key pair: two Z85 lines, public then secret"),
-    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0,
-        "public keys that may connect to us, one a line"),
-    OPT(curve_server_key, "curve-server-key", OPT_STR, NULL, 0, 40, "the gateways' public key"),
-    OPT(insecure_network, "insecure-network", OPT_BOOL, "false", 0, 0,
-        "allow leaving loopback without keys: only on a private container network"),
+    WIRE_GATEWAYS_OPTION(struct cache_options),
+    WIRE_KEYS_OPTIONS(struct cache_options),
 
     CONFIG_GROUP("Running"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),

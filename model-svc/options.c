@@ -1,6 +1,7 @@
 #include "model-svc/options.h"
 
 #include "common/base/log.h"
+#include "common/wire/options.h"
 #include "engine/engine.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
@@ -41,18 +42,10 @@ static const struct opt OPTIONS[] = {
         "most requests open at once, divided among the gateways"),
 
     CONFIG_GROUP("Cluster"),
-    OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,
-        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every "
-        "address behind a name"),
+    WIRE_GATEWAYS_OPTION(struct model_options),
     OPT(caches, "caches", OPT_STR, "127.0.0.1:8651", 0, 0,
         "cache services; accepted for a uniform configuration, not used yet"),
-    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0,
-        "our key pair: two Z85 lines, public then secret"),
-    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0,
-        "public keys that may connect to us, one a line"),
-    OPT(curve_server_key, "curve-server-key", OPT_STR, NULL, 0, 40, "the gateways' public key"),
-    OPT(insecure_network, "insecure-network", OPT_BOOL, "false", 0, 0,
-        "allow leaving loopback without keys: only on a private container network"),
+    WIRE_KEYS_OPTIONS(struct model_options),
 
     CONFIG_GROUP("Running"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),

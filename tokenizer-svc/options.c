@@ -1,6 +1,7 @@
 #include "tokenizer-svc/options.h"
 
 #include "common/base/log.h"
+#include "common/wire/options.h"
 #include "engine/engine.h"
 #include "engine/model/name.h"
 #include "tokenizer-svc/serve.h"
@@ -30,16 +31,8 @@ static const struct opt OPTIONS[] = {
         "most bytes of requests held at once, those of all gateways together; one has up to 16m"),
 
     CONFIG_GROUP("Cluster"),
-    OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,
-        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every "
-        "address behind a name"),
-    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0,
-        "our key pair: two Z85 lines, public then secret"),
-    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0,
-        "public keys that may connect to us, one a line"),
-    OPT(curve_server_key, "curve-server-key", OPT_STR, NULL, 0, 40, "the gateways' public key"),
-    OPT(insecure_network, "insecure-network", OPT_BOOL, "false", 0, 0,
-        "allow leaving loopback without keys: only on a private container network"),
+    WIRE_GATEWAYS_OPTION(struct tokenizer_options),
+    WIRE_KEYS_OPTIONS(struct tokenizer_options),
 
     CONFIG_GROUP("Running"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),

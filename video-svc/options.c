@@ -1,6 +1,7 @@
 #include "video-svc/options.h"
 
 #include "common/base/log.h"
+#include "common/wire/options.h"
 #include "video-svc/decode/records.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
@@ -49,19 +50,10 @@ static const struct opt OPTIONS[] = {
         "landlock seccomp, or all"),
 
     CONFIG_GROUP("Cluster"),
-    OPT(gateways, "gateways", OPT_STR, "127.0.0.1:8650", 0, 0,
-        "gateways to register with: host:port or ipc:// endpoints, separated by commas; every "
-        "address behind a name"),
+    WIRE_GATEWAYS_OPTION(struct video_options),
     OPT(caches, "caches", OPT_STR, "127.0.0.1:8651", 0, 0,
         "cache services, likewise: what is read of a video is stored there"),
-    OPT(curve_key_file, "curve-key-file", OPT_STR, NULL, 0, 0,
-        "our key pair: two Z85 lines, public then secret"),
-    OPT(curve_allow_file, "curve-allow-file", OPT_STR, NULL, 0, 0,
-        "public keys that may connect to us, one a line"),
-    OPT(curve_server_key, "curve-server-key", OPT_STR, NULL, 0, 40,
-        "the public key of gateways and caches"),
-    OPT(insecure_network, "insecure-network", OPT_BOOL, "false", 0, 0,
-        "allow leaving loopback without keys: only on a private container network"),
+    WIRE_KEYS_OPTIONS(struct video_options),
 
     CONFIG_GROUP("Running"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
