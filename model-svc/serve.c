@@ -446,7 +446,8 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
                                             .isa = o->isa && *o->isa ? o->isa : NULL,
                                             .kv_blocks = (uint32_t)o->kv_blocks,
                                             .kv_bytes = (uint64_t)o->kv_bytes,
-                                            .rows_max = (uint32_t)o->step_tokens}};
+                                            .rows_max = (uint32_t)o->step_tokens,
+                                            .prepare = ENGINE_PREPARE_AUTO}};
     struct compute_events ev = {v, on_loaded, on_stepped};
     v->c = compute_start(l, &cfg, &ev);
     return v;
