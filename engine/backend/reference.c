@@ -12,9 +12,9 @@
 
 #define TENSORS_MAX 16384
 #define ACTS_MAX 32
-#define SLAB                                                                                       \
-    8 /* rows of one multiplication: OpenBLAS 0.3.21 adds up all of 8 alike on any CPU; of 12 or   \
-         16 not on Haswell and Zen */
+/* Rows of one multiplication. OpenBLAS 0.3.21 adds up all of 8 alike on any CPU; the later ones of 12 or 16 not on
+ * Haswell and Zen. */
+#define SLAB 8
 
 struct tensor {
     float *x; /* (n_out, n_in) */
