@@ -1,5 +1,4 @@
 #include "engine/backend/cpu.h"
-#include "engine/math.h"
 
 #define ROWS_ALONE 16384 /* floats below which waking the others costs more than it saves */
 
@@ -75,118 +74,26 @@ struct norm_job {
     const struct norm_op *op;
     const float *weight, *bias;
     const struct cpu_act *in, *out;
-    uint32_t n_head, head_dim; /* n_head vectors of head_dim in each row */
 };
 
 static void norm_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
 {
     const struct norm_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        for (uint32_t h = 0; h < j->n_head; h++) {
-            const float *x = row_of(j->in, r) + (size_t)h * j->head_dim;
-            float *y = row_of(j->out, r) + (size_t)h * j->head_dim;
-            if (j->op->kind == NORM_RMS)
-                j->k->norm_rms(x, j->weight, j->op->eps, y, j->head_dim);
-            else
-                j->k->norm_layer(x, j->weight, j->bias, j->op->eps, y, j->head_dim);
-        }
-}
-
-static void norm(cpu *c, const struct norm_op *op, const struct cpu_act *in, const struct cpu_act *out, uint32_t n_head,
-                 uint32_t head_dim)
-{
-    struct norm_job j = {c->k, op, cpu_vector(c, op->weight), cpu_vector(c, op->bias), in, out, n_head, head_dim};
-    cpu_rows(c, norm_rows, &j, (uint32_t)c->step->n_rows, (size_t)n_head * head_dim);
+    for (uint32_t r = first; r < first + n; r++) {
+        const float *x = row_of(j->in, r);
+        float *y = row_of(j->out, r);
+        if (j->op->kind == NORM_RMS)
+            j->k->norm_rms(x, j->weight, j->op->eps, y, j->in->width);
+        else
+            j->k->norm_layer(x, j->weight, j->bias, j->op->eps, y, j->in->width);
+    }
 }
 
 void cpu_norm(backend *b, const struct norm_op *op, act_id in, act_id out)
 {
     cpu *c = cpu_of(b);
-    norm(c, op, cpu_act_of(c, in), cpu_act_of(c, out), 1, cpu_act_of(c, in)->width);
-}
-
-void cpu_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
-{
-    cpu *c = cpu_of(b);
-    norm(c, op, cpu_act_of(c, x), cpu_act_of(c, x), n_head, head_dim);
-}
-
-/* ---- rotary positions --------------------------------------------------------------------------------------- */
-
-static bool same_rope(const struct rope_op *a, const struct rope_op *b)
-{
-    return a->n_dims == b->n_dims && a->theta == b->theta && a->freq_scale == b->freq_scale &&
-           a->freq_factors == b->freq_factors;
-}
-
-/* In double precision: a position times a frequency keeps its angle beyond 100,000 tokens. */
-static void rope_frequencies(cpu *c, struct cpu_rope *t, const struct rope_op *op)
-{
-    const float *factors = cpu_vector(c, op->freq_factors);
-    for (uint32_t i = 0; i < op->n_dims / 2; i++) {
-        double f = math_pow64((double)op->theta, -2.0 * i / op->n_dims) * (double)op->freq_scale;
-        t->freq[i] = factors ? f / (double)factors[i] : f;
-    }
-    t->op = *op;
-    t->used = true;
-    t->filled = false;
-}
-
-static struct cpu_rope *rope_table(cpu *c, const struct rope_op *op)
-{
-    for (int i = 0; i < ROPE_TABLES; i++)
-        if (c->ropes[i].used && same_rope(&c->ropes[i].op, op))
-            return &c->ropes[i];
-    struct cpu_rope *t = &c->ropes[c->next_rope++ % ROPE_TABLES];
-    rope_frequencies(c, t, op);
-    return t;
-}
-
-struct rope_job {
-    cpu *c;
-    struct cpu_rope *table;
-    const struct rope_op *op;
-    const struct cpu_act *x;
-    uint32_t n_head, head_dim;
-};
-
-static void angle_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct rope_job *j = ctx;
-    uint32_t half = j->op->n_dims / 2;
-    for (uint32_t r = first; r < first + n; r++) {
-        float *cs = j->table->cs + (size_t)r * j->op->n_dims;
-        double position = j->c->step->rows[r].position;
-        for (uint32_t i = 0; i < half; i++) {
-            double s, co;
-            math_sincos64(position * j->table->freq[i], &s, &co);
-            cs[i] = (float)co;
-            cs[half + i] = (float)s;
-        }
-    }
-}
-
-static void rope_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct rope_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        for (uint32_t h = 0; h < j->n_head; h++)
-            j->c->k->rope(j->op->kind, row_of(j->x, r) + (size_t)h * j->head_dim,
-                          j->table->cs + (size_t)r * j->op->n_dims, j->op->n_dims);
-}
-
-void cpu_rope_op(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
-{
-    cpu *c = cpu_of(b);
-    if (op->kind == ROPE_NONE)
-        return;
-    CHECK(op->n_dims <= head_dim && op->n_dims % 2 == 0 && op->n_dims <= c->kv_shape.head_dim);
-    struct rope_job j = {c, rope_table(c, op), op, cpu_act_of(c, x), n_head, head_dim};
-    uint32_t n_rows = (uint32_t)c->step->n_rows;
-    if (!j.table->filled)
-        cpu_rows(c, angle_rows, &j, n_rows, (size_t)op->n_dims * 16);
-    j.table->filled = true;
-    cpu_rows(c, rope_rows, &j, n_rows, (size_t)n_head * head_dim);
+    struct norm_job j = {c->k, op, cpu_vector(c, op->weight), cpu_vector(c, op->bias), cpu_act_of(c, in), cpu_act_of(c, out)};
+    cpu_rows(c, norm_rows, &j, (uint32_t)c->step->n_rows, j.in->width);
 }
 
 /* ---- element by element ------------------------------------------------------------------------------------- */
