@@ -11,7 +11,7 @@ const struct kernels TABLE = {
     .sum = sum,
     .scale = scale,
     .rope = rope,
-    .store_kv = store_kv,
+    .store_kv = {store_halves, store_bytes},
     .attention = attention,
     .attention_merge = attention_merge,
 };
