@@ -1,7 +1,7 @@
 #include "engine/backend/cpu.h"
 #include "engine/math.h"
 
-#define ROWS_ALONE 16384 /* floats below which waking the others costs more than it saves */
+#define ROWS_ALONE 4096 /* floats below which waking the others costs more than it saves */
 
 struct rows_job {
     cpu_rows_fn fn;
@@ -99,12 +99,6 @@ static void norm(cpu *c, const struct norm_op *op, const struct cpu_act *in, con
     cpu_rows(c, norm_rows, &j, (uint32_t)c->step->n_rows, (size_t)n_head * head_dim);
 }
 
-void cpu_norm(backend *b, const struct norm_op *op, act_id in, act_id out)
-{
-    cpu *c = cpu_of(b);
-    norm(c, op, cpu_act_of(c, in), cpu_act_of(c, out), 1, cpu_act_of(c, in)->width);
-}
-
 void cpu_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim)
 {
     cpu *c = cpu_of(b);
@@ -187,40 +181,4 @@ void cpu_rope_op(backend *b, const struct rope_op *op, act_id x, uint32_t n_head
         cpu_rows(c, angle_rows, &j, n_rows, (size_t)op->n_dims * 16);
     j.table->filled = true;
     cpu_rows(c, rope_rows, &j, n_rows, (size_t)n_head * head_dim);
-}
-
-/* ---- element by element ------------------------------------------------------------------------------------- */
-
-struct pair_job {
-    const struct kernels *k;
-    enum act_fn fn;
-    const struct cpu_act *x, *y, *out;
-};
-
-static void act_mul_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct pair_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        j->k->act_mul(j->fn, row_of(j->x, r), j->y ? row_of(j->y, r) : NULL, row_of(j->out, r), j->x->width);
-}
-
-void cpu_act_mul(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out)
-{
-    cpu *c = cpu_of(b);
-    struct pair_job j = {c->k, fn, cpu_act_of(c, gate), up ? cpu_act_of(c, up) : NULL, cpu_act_of(c, out)};
-    cpu_rows(c, act_mul_rows, &j, (uint32_t)c->step->n_rows, (size_t)j.x->width * 4);
-}
-
-static void add_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct pair_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        j->k->add(row_of(j->x, r), row_of(j->y, r), j->x->width);
-}
-
-void cpu_add(backend *b, act_id x, act_id y)
-{
-    cpu *c = cpu_of(b);
-    struct pair_job j = {.k = c->k, .x = cpu_act_of(c, x), .y = cpu_act_of(c, y)};
-    cpu_rows(c, add_rows, &j, (uint32_t)c->step->n_rows, j.x->width);
 }

@@ -92,7 +92,7 @@ struct kernels {
     void (*norm_rms)(const float *x, const float *weight, float eps, float *out, size_t n);
     void (*norm_layer)(const float *x, const float *weight, const float *bias, float eps, float *out, size_t n);
     void (*act_mul)(enum act_fn fn, const float *gate, const float *up, float *out, size_t n);
-    void (*add)(float *x, const float *y, size_t n);
+    void (*sum)(const float *x, const float *y, float *out, size_t n); /* out = x + y */
     void (*scale)(float *x, float scale, float soft_cap, size_t n); /* soft_cap 0: none */
     /* One head in place; cs is n_dims/2 cosines, then as many sines. */
     void (*rope)(enum rope_kind kind, float *x, const float *cs, uint32_t n_dims);
