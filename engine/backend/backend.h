@@ -89,6 +89,12 @@ struct gated_op {
     act_id y;
 };
 
+struct backend_held {
+    uint64_t bytes;
+    const struct prepared *mapped; /* NULL: in memory, because: */
+    const char *why_not;           /* "": nobody asked for a file */
+};
+
 struct backend_ops; /* the table below */
 
 typedef struct backend {
@@ -122,6 +128,9 @@ struct backend_ops {
     int (*finish)(backend *b);
     const float *(*logits_row)(const backend *b, size_t row); /* host memory, until the next begin; NULL if not wanted */
 
+    /* How the weights are held; NULL: in memory of its own. */
+    void (*held)(const backend *b, struct backend_held *out);
+
     /* ---- KV blocks ---- */
     size_t (*block_bytes)(const backend *b); /* of one exported block; after add_kv */
     void (*block_copy)(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
@@ -135,6 +144,12 @@ struct backend_config {
     uint32_t n_vocab;
     int threads;
     const char *isa; /* NULL: best */
+    enum engine_prepare prepare;
+    const char *model_path; /* borrowed until ready; NULL: it has none */
+    uint32_t model_mode;    /* its permissions */
+    struct digest weights;
+    void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent */
+    void *progress_ctx;
 };
 int backend_cpu_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
 int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;

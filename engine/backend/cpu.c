@@ -231,6 +231,7 @@ static const struct backend_ops CPU_OPS = {
     .logits = cpu_logits,
     .finish = finish,
     .logits_row = logits_row,
+    .held = cpu_held,
     .block_bytes = block_bytes,
     .block_copy = cpu_block_copy,
     .block_export = cpu_block_export,

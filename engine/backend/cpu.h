@@ -5,6 +5,7 @@
 
 #include "engine/kernels/kernels.h"
 #include "engine/pool.h"
+#include "engine/prepared.h"
 
 /* Partials of attention that may wait for their merge: 16 MiB, 16 rows of 32 heads of 128 over 16,000 positions. Beyond
  * it there is work enough for all threads without cutting sequences. */
@@ -63,8 +64,10 @@ typedef struct cpu {
     struct cpu_act *acts; /* act_id - 1 */
     uint32_t n_acts, cap_acts;
 
-    uint8_t *packed;
+    uint8_t *packed; /* NULL if mapped */
+    prepared *mapped;
     size_t packed_bytes;
+    struct why why_not_mapped;
     struct act_block *quantised; /* tiles of the input of one linear */
     size_t quantised_bytes;
     struct act_block *gated; /* the same, of what `gated` makes */
@@ -127,6 +130,7 @@ void cpu_pages_free(void *p, size_t bytes);
 /* cpu_weights.c */
 int cpu_add_weight(backend *b, const struct weight *w, tensor_id *out, struct why *why);
 int cpu_pack(cpu *c, struct why *why);
+void cpu_held(const backend *b, struct backend_held *out);
 void cpu_free_weights(cpu *c);
 
 struct cpu_norm {

@@ -12,7 +12,9 @@
 
 #define TENSORS_MAX 16384
 #define ACTS_MAX 32
-#define SLAB 16 /* rows of one multiplication */
+/* Rows of one multiplication. OpenBLAS 0.3.21 adds up all of 8 alike on any CPU; the later ones of 12 or 16 not on
+ * Haswell and Zen. */
+#define SLAB 8
 
 struct tensor {
     float *x; /* (n_out, n_in) */
@@ -34,7 +36,7 @@ struct reference {
     struct kv_shape kv;
     float *keys, *values;      /* (n_layer, n_blocks * ENGINE_BLOCK_TOKENS, n_kv_head, head_dim) */
     float *slab_in, *slab_out; /* (SLAB, widest input), (SLAB, widest output) of a multiplication */
-    float *input, *gate;       /* (rows_max, widest activation): of a multiplication; what a gate gives */
+    float *input, *gate; /* (rows_max, widest activation): of a multiplication; what a gate gives */
     const struct engine_step *step;
     float *scores; /* (ENGINE_CONTEXT_MAX at most) grown as needed */
     size_t n_scores;
