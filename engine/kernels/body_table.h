@@ -14,4 +14,5 @@ const struct kernels TABLE = {
     .store_kv = {store_halves, store_bytes},
     .attention = attention,
     .attention_merge = attention_merge,
+    .peak = {CHAINS * PEAK_DOT_OPS, PEAK_DOT_OPS ? CHAINS * 2 * LANES : 0, peak_dots, peak_fmas, peak_read},
 };

@@ -67,6 +67,14 @@ static void fail_shape(struct loading *l, const struct gguf_tensor *t, const str
                    want->n_in ? want->n_in : want->n_out);
 }
 
+static void add_cost(struct decoder_cost *c, const struct weight *w, uint64_t bytes, bool head)
+{
+    bool whole = w->type == WEIGHT_F32 || w->type == WEIGHT_F16 || w->type == WEIGHT_BF16;
+    struct engine_macs *macs = whole ? &c->floats : &c->ints;
+    *(head ? &macs->head : &macs->layers) += (uint64_t)w->n_in * w->n_out;
+    c->weight_bytes += bytes;
+}
+
 static void add(struct loading *l, const char *name, const struct want *want, tensor_id *out)
 {
     *out = 0;
@@ -95,10 +103,8 @@ static void add(struct loading *l, const char *name, const struct want *want, te
                             .gathered = want->gathered,
                             .multiplied = want->multiplied};
     l->e = l->d->b->ops->add_weight(l->d->b, &weight, out, l->w);
-    if (want->multiplied) {
-        l->d->cost.weight_bytes += t->bytes;
-        l->d->cost.macs += n_in * n_out;
-    }
+    if (want->multiplied)
+        add_cost(&l->d->cost, &weight, t->bytes, n_out == l->d->shape.n_vocab);
     l->used[t - l->f->tensors] = true;
     l->n_done++;
     if (l->progress)
