@@ -111,7 +111,8 @@ static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int thr
     i->kv_block_bytes = e->b->ops->block_bytes(e->b);
     struct decoder_cost cost = decoder_cost(e->d);
     i->weight_bytes = cost.weight_bytes;
-    i->macs_per_token = cost.macs;
+    i->macs_per_token =
+        cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
     i->threads = threads;
     name_numerics(i);
     fill_held(e);
@@ -200,6 +201,20 @@ void engine_close(engine *e)
 const struct engine_info *engine_info(const engine *e)
 {
     return &e->info;
+}
+
+struct engine_cost engine_cost(const engine *e, uint32_t context)
+{
+    const struct shape *s = &e->shape;
+    struct decoder_cost c = decoder_cost(e->d);
+    uint64_t attended = shape_attended(s, context);
+    return (struct engine_cost){
+        .weight_bytes = c.weight_bytes,
+        .ints = c.ints,
+        .floats = c.floats,
+        .kv_bytes = attended * (e->info.kv_block_bytes / s->n_layer / ENGINE_BLOCK_TOKENS),
+        .attention_macs = attended * s->n_head * s->head_dim * 2,
+    };
 }
 
 /* ---- prepared weights
