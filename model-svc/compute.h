@@ -11,12 +11,14 @@ typedef struct compute compute;
 struct compute_config {
     const char *model;           /* path; borrowed while it lives */
     struct engine_config engine; /* progress is set here: log lines "loading" */
+    uint64_t check_us;           /* how often mapped weights are read through; 0: once */
 };
 
 /* Called on the loop's thread. */
 struct compute_events {
     void *ctx;
     void (*loaded)(void *ctx, int err, const struct why *w); /* once */
+    void (*damaged)(void *ctx, bool removed);                /* checker.h; after loaded */
     void (*stepped)(void *ctx, int err, const struct why *w, uint64_t took_us);
 };
 

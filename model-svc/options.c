@@ -25,6 +25,11 @@ static const struct opt OPTIONS[] = {
         "threads that compute; 0: as many CPUs as this process may use"),
     OPT(isa, "isa", OPT_STR, NULL, 0, 16,
         "avx512, avx2 or portable; default: the best this CPU has"),
+    OPT(prepare, "prepare", OPT_STR, "auto", 0, 8,
+        "auto: the weights as this CPU wants them are written to a file once and mapped by all "
+        "workers; off: packed in memory at every start"),
+    OPT(check_ms, "check-ms", OPT_MS, "3600000", 0, INT32_MAX,
+        "how often mapped weights are compared with their checksums; 0: once after the start"),
     OPT(kv_bytes, "kv-bytes", OPT_SIZE, "512m", 0, 0,
         "memory for KV blocks: running sequences and remembered prefixes"),
     OPT(kv_blocks, "kv-blocks", OPT_INT, "0", 0, 16777216,
@@ -64,6 +69,8 @@ static int check(const void *ctx, struct why *w)
         return why_set(w, ERR_INVALID, "model", "which model? --model FILE is required");
     if (strcmp(o->backend, "cpu") != 0 && strcmp(o->backend, "reference") != 0)
         return why_set(w, ERR_INVALID, "backend", "backend must be cpu or reference");
+    if (strcmp(o->prepare, "auto") != 0 && strcmp(o->prepare, "off") != 0)
+        return why_set(w, ERR_INVALID, "prepare", "prepare must be auto or off");
     enum log_level level;
     if (log_level_parse(slice_str(o->log_level), &level) < 0)
         return why_set(w, ERR_INVALID, "log-level", "log-level must be debug, info, warn or error");

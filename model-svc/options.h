@@ -6,7 +6,8 @@
 
 struct model_options {
     char *model, *model_name, *chat_format;
-    char *backend, *isa;
+    char *backend, *isa, *prepare;
+    int64_t check_ms;
     int64_t threads;
     int64_t kv_bytes, kv_blocks, context;
     int64_t step_tokens, step_ms, batch, draft_max, queue_max, slots;
