@@ -72,7 +72,7 @@ void sched_reap(sched *s, struct generation *g);
 /* plan.c */
 void sched_admit(sched *s, uint64_t now_us);
 
-/* outbox.c: copies what it is given */
+/* outbox.c: copies what it is given; outbox_send may run while another thread adds */
 struct outbox *outbox_new(void);
 void outbox_free(struct outbox *o);
 void outbox_delta(struct outbox *o, uint64_t gateway, const struct sched_delta *d);
@@ -81,6 +81,7 @@ void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t
                   const struct why *w);
 void outbox_forget(struct outbox *o, uint64_t gateway,
                    uint64_t request); /* request 0: all of the gateway */
-void outbox_flush(struct outbox *o, const struct sched_out *out);
+void outbox_turn(struct outbox *o);   /* what is there is what outbox_send sends */
+void outbox_send(struct outbox *o, const struct sched_out *out);
 
 #endif
