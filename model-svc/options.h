@@ -6,7 +6,7 @@
 
 struct model_options {
     char *model, *model_name, *chat_format;
-    char *backend, *isa;
+    char *backend, *isa, *kv_type;
     int64_t threads;
     int64_t kv_bytes, kv_blocks, context;
     int64_t step_tokens, step_ms, batch, queue_max, slots;

@@ -63,11 +63,13 @@ struct attention_op {
     uint32_t window;      /* 0: all; else only the last `window` positions up to and including its own */
 };
 
+/* 16-bit floats, or bytes with a step for each vector. */
+enum kv_type { KV_F16, KV_INT8, KV_TYPES };
+
 /* What the KV pool holds. */
 struct kv_shape {
     uint32_t n_layer, n_kv_head, head_dim;
     uint32_t n_blocks;
-    enum kv_type type;
 };
 
 struct backend_ops; /* the table below */
@@ -116,6 +118,7 @@ struct backend_config {
     uint32_t n_vocab;
     int threads;
     const char *isa; /* NULL: best */
+    enum kv_type kv_type; /* the reference keeps floats, whatever it says */
 };
 int backend_cpu_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
 int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
