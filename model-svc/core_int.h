@@ -48,6 +48,7 @@ struct sched {
     uint32_t n_running;
     uint32_t n_waiting; /* requests not started */
     uint64_t n_arrived;
+    uint64_t deadline_us; /* none of those open ends earlier; UINT64_MAX: none has one */
     struct outbox *outbox;
     buf scratch; /* text of one token */
 
