@@ -329,7 +329,7 @@ int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, a
     if (old && old->r.attempt >= r->attempt)
         return why_set(w, ERR_EXISTS, "request", "this request is here already");
     if (s->n_waiting >= s->cfg.queue_max) {
-        *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s));
+        *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s), s->turn_us * s->n_waiting / 2);
         return why_set(w, ERR_BUSY, "",
                        "%u requests wait already, which is the most this worker lets wait",
                        s->n_waiting);

@@ -14,6 +14,9 @@ static uint32_t left_of(const struct sequence *q)
 
 /* ---- joining ---- */
 
+/* Weight of the newest turn in how fast the queue is believed to move. */
+#define TURN_NEWEST 0.1
+
 /* Another choice of the same request that has the whole prompt in its blocks. */
 static const struct sequence *sibling_with_prompt(const struct sequence *q)
 {
@@ -87,6 +90,16 @@ static bool make_way(sched *s, const struct sequence *q)
     return victim != NULL;
 }
 
+/* How fast the queue moves: what a refused client is told. */
+static void note_turn(sched *s, uint64_t now_us)
+{
+    if (s->turned_us) {
+        double us = (double)(now_us - s->turned_us);
+        s->turn_us += (s->turn_us > 0 ? TURN_NEWEST : 1) * (us - s->turn_us);
+    }
+    s->turned_us = s->n_waiting > 0 ? now_us : 0;
+}
+
 static void join(sched *s, struct sequence *q, uint64_t now_us)
 {
     struct generation *g = q->gen;
@@ -96,6 +109,7 @@ static void join(sched *s, struct sequence *q, uint64_t now_us)
         g->started = true;
         g->started_us = now_us;
         s->n_waiting--;
+        note_turn(s, now_us);
     }
 }
 
