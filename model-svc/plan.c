@@ -270,8 +270,10 @@ static bool computed_by_another(sched *s, struct sequence *q)
     return false;
 }
 
-/* Kernels take 16 rows at once. */
+/* Kernels take 16 rows at once, or 4: what a step of few rows leaves unused would be too much of it
+ * if it were cut at 16. */
 #define TILE 16
+#define SMALL_TILE 4
 
 /* Rows of a prompt for so much time; a piece that is not the last fills the step's last tile. At
  * least a tile for the first: progress. */
@@ -282,7 +284,8 @@ static uint32_t chunk_of(const sched *s, const struct sequence *q, double us)
     if (rows >= left && left <= room)
         return left;
     rows = rows < room ? rows : room;
-    uint32_t over = (uint32_t)(s->n_rows + rows) % TILE;
+    uint32_t all = (uint32_t)s->n_rows + rows;
+    uint32_t over = all % (all < 4 * TILE ? SMALL_TILE : TILE);
     rows = rows > over ? rows - over : 0;
     if (rows > 0 || s->cost.prompt > 0)
         return rows;
