@@ -426,6 +426,11 @@ static void info(void **state)
     assert_false(digest_eq(&i->numerics, &engine_info(d.e)->numerics));
     uint64_t macs = 2 * (EMBD * EMBD * 2 + EMBD * 16 * 2 + 3 * EMBD * FF) + VOCAB * EMBD;
     assert_true(i->macs_per_token == macs && i->weight_bytes == macs * 4);
+    struct engine_cost cost = engine_cost(a.e, 10);
+    assert_true(cost.floats.head == VOCAB * EMBD && cost.floats.layers == macs - VOCAB * EMBD);
+    assert_true(cost.ints.head == 0 && cost.ints.layers == 0 && cost.weight_bytes == macs * 4);
+    assert_int_equal(cost.kv_bytes, 10 * 2 * 2 * 16 * 2);       /* layers, K and V, width, halves */
+    assert_int_equal(cost.attention_macs, 10 * 2 * 2 * 16 * 2); /* layers, heads, width, q·k and ·V */
     assert_true(digest_eq(&i->numerics, &engine_info(b.e)->numerics));
     assert_true(digest_eq(&i->weights, &engine_info(c.e)->weights));
     assert_false(digest_eq(&i->numerics, &engine_info(c.e)->numerics));
