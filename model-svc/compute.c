@@ -5,6 +5,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "model-svc/checker.h"
 #include "model-svc/pickers.h"
 
 /* A progress line at most so often, or when another thing begins. */
@@ -24,6 +25,7 @@ struct compute {
     model_file *file;
     vocab *words;
     engine *e;
+    checker *checker;
     pickers *pickers;
     int err; /* of loading */
     struct why why;
@@ -68,6 +70,7 @@ static int load(struct compute *c, struct why *w)
 
 static void unload(struct compute *c)
 {
+    checker_stop(c->checker);
     pickers_free(c->pickers);
     if (c->e)
         engine_close(c->e);
@@ -79,7 +82,10 @@ static void unload(struct compute *c)
 static void tell_loaded(void *ctx)
 {
     struct compute *c = ctx;
+    struct checker_config check = {c->e, c->cfg.check_us, c->ev.ctx, c->ev.damaged};
     c->ev.loaded(c->ev.ctx, c->err, &c->why);
+    if (c->err >= 0 && c->ev.damaged)
+        c->checker = checker_start(c->l, &check);
 }
 
 /* ---- steps ---- */

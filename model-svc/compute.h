@@ -13,11 +13,13 @@ typedef struct compute compute;
 struct compute_config {
     const char *model;           /* path; borrowed while it lives */
     struct engine_config engine; /* progress is set here: log lines "loading" */
+    uint64_t check_us;           /* how often mapped weights are read through; 0: once */
 };
 
 struct compute_events {
     void *ctx;
     void (*loaded)(void *ctx, int err, const struct why *w); /* once, on the loop's thread */
+    void (*damaged)(void *ctx, bool removed); /* checker.h; after loaded, on the loop's thread */
     /* The step is done; on the compute thread. Returns the next one, or NULL: then it sleeps until
      * compute_submit. */
     struct sched_work *(*stepped)(void *ctx, int err, const struct why *w, uint64_t took_us);

@@ -48,6 +48,7 @@ struct model_serve {
     bool stepping; /* under the lock: the compute thread has a step, or asks for one */
     bool draining, dirty;
     atomic_bool told; /* the loop knows that there is something to send */
+    int exit_code;    /* of a drain */
     void *prepare;
     struct loop_timer deadline, drain, retry;
     arena *scratch;
@@ -168,7 +169,8 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     send_to(v, gateway, &h, buf_slice(&v->body));
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
-              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us));
+              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
+              LOG_U64("drafted", d->drafted), LOG_U64("accepted", d->accepted));
 }
 
 static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
@@ -206,7 +208,7 @@ static void pump(model_serve *v)
     else
         loop_timer_set(v->l, &v->deadline, next);
     if (v->draining && open == 0)
-        loop_stop(v->l, 0);
+        loop_stop(v->l, v->exit_code);
 }
 
 static void on_told(void *ctx)
@@ -420,6 +422,7 @@ static void make_scheduler(model_serve *v)
                                .seqs_max = (uint32_t)v->o->batch,
                                .step_tokens = (uint32_t)v->o->step_tokens,
                                .queue_max = (uint32_t)v->o->queue_max,
+                               .draft_max = (uint32_t)v->o->draft_max,
                                .step_target_us = (uint64_t)v->o->step_ms * 1000,
                                .weights = i->weights};
     struct sched_out out = {v, on_deltas, on_done, on_error};
@@ -451,10 +454,14 @@ static void on_loaded(void *ctx, int err, const struct why *w)
     }
     v->prepare = loop_prepare_add(v->l, on_prepare, v);
     const struct engine_info *i = compute_info(v->c);
+    if (i->in_memory_why[0])
+        log_warn("the weights are packed in memory, not shared with other workers",
+                 LOG_STR("why", i->in_memory_why));
     log_info("ready", LOG_STR("model", buf_cstr(&v->name)), LOG_STR("family", i->family),
              LOG_STR("backend", i->backend), LOG_STR("isa", i->isa), LOG_I64("threads", i->threads),
              LOG_U64("context", v->limits.n_context), LOG_U64("kv_blocks", i->n_kv_blocks),
-             LOG_HEX("numerics", i->numerics.b, 8));
+             LOG_STR("weights", i->prepared_path ? "mapped" : "in memory"),
+             LOG_U64("weights_bytes", i->packed_bytes), LOG_HEX("numerics", i->numerics.b, 8));
 }
 
 static void name_model(model_serve *v)
@@ -480,7 +487,19 @@ static void on_drain_over(void *ctx)
 {
     model_serve *v = ctx;
     log_warn("drained as long as allowed; requests are left", LOG_U64("open", open_requests(v)));
-    loop_stop(v->l, 0);
+    loop_stop(v->l, v->exit_code);
+}
+
+/* Whoever starts this worker again gets one that prepares its weights anew. */
+static void on_damaged(void *ctx, bool removed)
+{
+    model_serve *v = ctx;
+    log_error(removed ? "the prepared weights are damaged; they were removed and this worker ends"
+                      : "the prepared weights are damaged; this worker ends. They cannot be "
+                        "removed from here: remove the file by hand",
+              LOG_STR("file", compute_info(v->c)->prepared_path));
+    v->exit_code = 1;
+    model_serve_drain(v);
 }
 
 model_serve *model_serve_new(loop *l, const struct model_options *o)
@@ -501,7 +520,10 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
                                             .kv_blocks = (uint32_t)o->kv_blocks,
                                             .kv_bytes = (uint64_t)o->kv_bytes,
                                             .rows_max = (uint32_t)o->step_tokens}};
-    struct compute_events ev = {v, on_loaded, on_stepped};
+    cfg.engine.prepare =
+        o->prepare && strcmp(o->prepare, "auto") == 0 ? ENGINE_PREPARE_AUTO : ENGINE_PREPARE_NEVER;
+    cfg.check_us = (uint64_t)o->check_ms * 1000;
+    struct compute_events ev = {v, on_loaded, on_damaged, on_stepped};
     v->c = compute_start(l, &cfg, &ev);
     return v;
 }
@@ -513,7 +535,7 @@ void model_serve_drain(model_serve *v)
     v->draining = true;
     log_info("draining", LOG_U64("open", open_requests(v)));
     if (!v->s || !v->ls) {
-        loop_stop(v->l, 0);
+        loop_stop(v->l, v->exit_code);
         return;
     }
     links_beat(v->ls); /* no slots, draining */
