@@ -2,9 +2,12 @@
 #include "engine/engine.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "common/base/thread.h"
 #include "engine/model/decoder.h"
+#include "engine/model/gguf.h"
+#include "engine/prepared.h"
 
 #define ROWS_DEFAULT 512
 #define THREADS_MAX 256
@@ -15,6 +18,7 @@ struct engine {
     struct shape shape;
     backend *b;
     decoder *d;
+    const prepared *mapped; /* the backend's; NULL: weights are in memory */
     uint32_t rows_max;
     size_t n_rows;                     /* of the last step: bounds engine_logits */
     uint32_t written[ENGINE_ROWS_MAX]; /* by sequence of the step being checked: its last row's
@@ -37,19 +41,40 @@ static int make_backend(const struct engine_config *cfg, const struct backend_co
                    "there is no backend '%.20s'; there are cpu and reference", name.p);
 }
 
-/* Bytes of one exported block. */
-static uint64_t block_bytes(const struct shape *s, uint64_t per_number)
+static bool is_reference(const struct engine_config *cfg)
 {
-    return 2 * (uint64_t)s->n_layer * ENGINE_BLOCK_TOKENS * s->n_kv_head * s->head_dim * per_number;
+    return cfg->backend && strcmp(cfg->backend, "reference") == 0;
 }
 
-static int count_blocks(const struct engine_config *cfg, const struct shape *s, uint32_t *out,
-                        struct why *w)
+static int read_kv_type(const struct engine_config *cfg, enum kv_type *out, struct why *w)
+{
+    slice name = slice_str(cfg->kv_type && cfg->kv_type[0] ? cfg->kv_type : "f16");
+    *out = slice_eq_str(name, "int8") ? KV_INT8 : KV_F16;
+    if (*out == KV_F16 && !slice_eq_str(name, "f16"))
+        return why_set(w, ERR_INVALID, "kv-type", "'%.20s' is no type of KV; f16 and int8 are",
+                       name.p);
+    if (*out == KV_INT8 && is_reference(cfg))
+        return why_set(w, ERR_UNSUPPORTED, "kv-type",
+                       "the reference backend keeps K and V as float32; int8 needs the cpu backend");
+    return 0;
+}
+
+/* Of one exported block. */
+static uint64_t block_bytes(const struct engine_config *cfg, const struct shape *s,
+                            enum kv_type type)
+{
+    uint64_t heads = 2 * (uint64_t)s->n_layer * ENGINE_BLOCK_TOKENS * s->n_kv_head;
+    if (type == KV_INT8)
+        return heads * (s->head_dim + 2); /* and a step */
+    return heads * s->head_dim * (is_reference(cfg) ? sizeof(float) : 2);
+}
+
+static int count_blocks(const struct engine_config *cfg, const struct shape *s, enum kv_type type,
+                        uint32_t *out, struct why *w)
 {
     uint64_t n = cfg->kv_blocks;
-    bool reference = cfg->backend && strcmp(cfg->backend, "reference") == 0;
     if (n == 0 && cfg->kv_bytes > 0)
-        n = cfg->kv_bytes / block_bytes(s, reference ? sizeof(float) : 2);
+        n = cfg->kv_bytes / block_bytes(cfg, s, type);
     else if (n == 0)
         n = (s->n_context + ENGINE_BLOCK_TOKENS - 1) / ENGINE_BLOCK_TOKENS;
     if (n < 1 || n > KV_BLOCKS_MAX)
@@ -61,13 +86,14 @@ static int count_blocks(const struct engine_config *cfg, const struct shape *s, 
 
 /* What must be equal for two workers to have the same bits. The instruction set and the number of
  * threads are not in it. */
-static void name_numerics(struct engine_info *info)
+static void name_numerics(struct engine_info *info, enum kv_type kv_type)
 {
     digest_stream *s = digest_begin((slice){0});
     digest_add_slice(s, SLICE_LIT("nunchi numerics"));
     digest_add(s, info->weights.b, sizeof info->weights.b);
     digest_add_u32(s, ENGINE_ARITHMETIC_VERSION);
     digest_add_slice(s, slice_str(info->backend));
+    digest_add_slice(s, slice_str(kv_type == KV_INT8 ? "int8" : "f16"));
     digest_add_u64(s, info->kv_block_bytes);
     info->numerics = digest_end(s);
 }
@@ -77,7 +103,19 @@ static void copy_text(char *out, size_t cap, slice s)
     snprintf(out, cap, "%.*s", (int)(s.n < cap ? s.n : cap - 1), s.n ? s.p : "");
 }
 
-static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int threads)
+static void fill_held(engine *e)
+{
+    struct backend_held held = {.why_not = ""};
+    if (e->b->ops->held)
+        e->b->ops->held(e->b, &held);
+    e->mapped = held.mapped;
+    e->info.packed_bytes = held.bytes;
+    e->info.prepared_path = held.mapped ? prepared_path(held.mapped) : NULL;
+    copy_text(e->info.in_memory_why, sizeof e->info.in_memory_why, slice_str(held.why_not));
+}
+
+static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int threads,
+                      enum kv_type kv_type)
 {
     struct engine_info *i = &e->info;
     const struct shape *s = &e->shape;
@@ -96,9 +134,11 @@ static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int thr
     i->kv_block_bytes = e->b->ops->block_bytes(e->b);
     struct decoder_cost cost = decoder_cost(e->d);
     i->weight_bytes = cost.weight_bytes;
-    i->macs_per_token = cost.macs;
+    i->macs_per_token =
+        cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
     i->threads = threads;
-    name_numerics(i);
+    name_numerics(i, kv_type);
+    fill_held(e);
 }
 
 struct hashing {
@@ -122,6 +162,13 @@ static int check_config(const struct engine_config *cfg, struct why *w)
     return 0;
 }
 
+/* What was made of a model may be read by whoever may read the model. */
+static uint32_t model_mode(const model_file *f)
+{
+    struct stat st;
+    return f->fd >= 0 && fstat(f->fd, &st) == 0 ? (st.st_mode & 0444) | 0600 : 0600;
+}
+
 int engine_open(model_file *f, const struct engine_config *cfg, engine **out, struct why *w)
 {
     *out = NULL;
@@ -133,14 +180,26 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
     uint32_t n_blocks = 0;
     int threads = cfg->threads ? cfg->threads : thread_cpus();
     e->rows_max = cfg->rows_max ? cfg->rows_max : ROWS_DEFAULT;
-    err = shape_read(f, &e->shape, w);
+    enum kv_type kv_type;
+    err = read_kv_type(cfg, &kv_type, w);
     if (err >= 0)
-        err = count_blocks(cfg, &e->shape, &n_blocks, w);
+        err = shape_read(f, &e->shape, w);
+    if (err >= 0)
+        err = count_blocks(cfg, &e->shape, kv_type, &n_blocks, w);
     if (err >= 0 && (err = model_file_digest(f, &e->info.weights,
                                              cfg->progress ? hash_progress : NULL, &hashing)) < 0)
         why_set(w, err, "model", "the model file cannot be read");
-    struct backend_config bc = {
-        .rows_max = e->rows_max, .n_vocab = e->shape.n_vocab, .threads = threads, .isa = cfg->isa};
+    struct backend_config bc = {.rows_max = e->rows_max,
+                                .n_vocab = e->shape.n_vocab,
+                                .threads = threads,
+                                .isa = cfg->isa,
+                                .prepare = cfg->prepare,
+                                .model_path = f->path,
+                                .model_mode = model_mode(f),
+                                .weights = e->info.weights,
+                                .kv_type = kv_type,
+                                .progress = cfg->progress,
+                                .progress_ctx = cfg->progress_ctx};
     if (err >= 0)
         err = make_backend(cfg, &bc, &e->b, w);
     if (err >= 0)
@@ -150,7 +209,8 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
         engine_close(e);
         return err;
     }
-    fill_info(e, f, n_blocks, threads);
+    fill_info(e, f, n_blocks, threads, kv_type);
+    model_file_drop_pages(f); /* rows of the embedding are all that is read from now on */
     *out = e;
     return 0;
 }
@@ -168,6 +228,44 @@ void engine_close(engine *e)
 const struct engine_info *engine_info(const engine *e)
 {
     return &e->info;
+}
+
+struct engine_cost engine_cost(const engine *e, uint32_t context)
+{
+    const struct shape *s = &e->shape;
+    struct decoder_cost c = decoder_cost(e->d);
+    uint64_t attended = shape_attended(s, context);
+    return (struct engine_cost){
+        .weight_bytes = c.weight_bytes,
+        .ints = c.ints,
+        .floats = c.floats,
+        .kv_bytes = attended * (e->info.kv_block_bytes / s->n_layer / ENGINE_BLOCK_TOKENS),
+        .attention_macs = attended * s->n_head * s->head_dim * 2,
+    };
+}
+
+/* ---- prepared weights
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+size_t engine_n_pieces(const engine *e)
+{
+    return e->mapped ? prepared_n_pieces(e->mapped) : 0;
+}
+
+void engine_touch_piece(const engine *e, size_t i)
+{
+    prepared_touch(e->mapped, i);
+}
+
+bool engine_check_piece(const engine *e, size_t i)
+{
+    return prepared_piece_ok(e->mapped, i);
+}
+
+int engine_discard_prepared(const engine *e)
+{
+    return e->mapped ? prepared_discard(e->mapped) : 0;
 }
 
 /* ---- a step

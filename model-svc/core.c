@@ -9,13 +9,14 @@ sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words
                  const struct sched_out *out)
 {
     CHECK(cfg->seqs_max > 0 && cfg->seqs_max <= cfg->step_tokens &&
-          cfg->step_tokens <= ENGINE_ROWS_MAX);
+          cfg->step_tokens <= ENGINE_ROWS_MAX && cfg->draft_max <= DRAFT_MAX);
     CHECK(cfg->n_context <= (uint64_t)cfg->n_blocks * ENGINE_BLOCK_TOKENS);
     sched *s = xcalloc(1, sizeof *s);
     s->cfg = *cfg;
     s->vocab = *words;
     s->out = *out;
     s->pace = (struct pace){.target_us = cfg->step_target_us, .rows_max = cfg->step_tokens};
+    s->deadline_us = UINT64_MAX;
     s->pool = kvpool_new(cfg->n_blocks);
     s->queue = fairq_new();
     list_init(&s->open);
@@ -27,7 +28,9 @@ sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words
     s->members = xcalloc(cfg->seqs_max, sizeof(struct sequence *));
     s->starts = xcalloc(cfg->seqs_max, sizeof *s->starts);
     s->copies = xcalloc(cfg->seqs_max, sizeof *s->copies);
-    s->jobs = xcalloc(cfg->seqs_max, sizeof *s->jobs);
+    s->jobs = xcalloc(cfg->step_tokens, sizeof *s->jobs);
+    s->bids = xcalloc(cfg->seqs_max, sizeof *s->bids);
+    s->picked = xcalloc(DRAFT_MAX + 1, sizeof *s->picked);
     s->order = xcalloc(cfg->seqs_max, sizeof(struct sequence *));
     return s;
 }
@@ -81,6 +84,8 @@ void sched_free(sched *s)
     free(s->starts);
     free(s->copies);
     free(s->jobs);
+    free(s->bids);
+    free(s->picked);
     free(s->order);
     free(s);
 }
@@ -134,7 +139,7 @@ void sched_preempt(sched *s, struct sequence *q)
 {
     CHECK(q->state == SEQ_RUNNING && q->n_rows == 0);
     stop_running(s, q);
-    s->preemptions++;
+    s->counts.preemptions++;
     wait_for_turn(s, q);
 }
 
@@ -191,6 +196,8 @@ static void finish(sched *s, struct generation *g)
                            .n_ends = g->r.n_choices,
                            .prompt_tokens = g->r.n_prompt,
                            .cached_tokens = g->cached_tokens,
+                           .drafted = g->drafted,
+                           .accepted = g->accepted,
                            .queue_us = between(g->arrived_us, g->started_us),
                            .prefill_us = between(g->started_us, g->first_us),
                            .decode_us = between(g->first_us, g->last_us)};
@@ -304,6 +311,8 @@ static void enqueue(sched *s, struct generation *g)
     map_put(s->by_id, key_of(&k), g);
     list_append(&s->open, &g->link);
     s->n_waiting++;
+    if (g->deadline_us && g->deadline_us < s->deadline_us)
+        s->deadline_us = g->deadline_us;
     g->flow = flow_of(s, &g->r);
     for (size_t i = 0; i < g->r.n_choices; i++)
         if (g->seqs[i].state != SEQ_ENDED)
@@ -320,7 +329,7 @@ int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, a
     if (old && old->r.attempt >= r->attempt)
         return why_set(w, ERR_EXISTS, "request", "this request is here already");
     if (s->n_waiting >= s->cfg.queue_max) {
-        *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s));
+        *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s), s->turn_us * s->n_waiting / 2);
         return why_set(w, ERR_BUSY, "",
                        "%u requests wait already, which is the most this worker lets wait",
                        s->n_waiting);
@@ -372,6 +381,8 @@ void sched_gateway_gone(sched *s, uint64_t gateway)
 uint64_t sched_tick(sched *s, uint64_t now_us)
 {
     uint64_t next = UINT64_MAX;
+    if (now_us < s->deadline_us)
+        return s->deadline_us;
     LIST_EACH(it, &s->open)
     {
         struct generation *g = CONTAINER_OF(it, struct generation, link);
@@ -387,26 +398,37 @@ uint64_t sched_tick(sched *s, uint64_t now_us)
             next = g->deadline_us;
         }
     }
+    s->deadline_us = next;
     return next;
+}
+
+void sched_collect(sched *s)
+{
+    outbox_turn(s->outbox);
+}
+
+void sched_send(sched *s)
+{
+    outbox_send(s->outbox, &s->out);
 }
 
 void sched_flush(sched *s)
 {
-    outbox_flush(s->outbox, &s->out);
+    sched_collect(s);
+    sched_send(s);
 }
 
 struct sched_load sched_load_now(const sched *s)
 {
-    size_t open = sched_open(s);
-    return (struct sched_load){.running = (uint32_t)open - s->n_waiting,
-                               .queued = s->n_waiting,
-                               .queued_tokens = queued_tokens(s),
-                               .blocks = kvpool_size(s->pool),
-                               .blocks_free = kvpool_available(s->pool),
-                               .prefill_tok_s = pace_prefill_rate(&s->pace),
-                               .decode_tok_s = pace_decode_rate(&s->pace),
-                               .steps = s->steps,
-                               .preemptions = s->preemptions};
+    struct sched_load l = s->counts;
+    l.running = (uint32_t)sched_open(s) - s->n_waiting;
+    l.queued = s->n_waiting;
+    l.queued_tokens = queued_tokens(s);
+    l.blocks = kvpool_size(s->pool);
+    l.blocks_free = kvpool_available(s->pool);
+    l.prefill_tok_s = pace_prefill_rate(&s->pace);
+    l.decode_tok_s = pace_decode_rate(&s->pace);
+    return l;
 }
 
 size_t sched_open(const sched *s)
