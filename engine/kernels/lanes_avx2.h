@@ -9,7 +9,7 @@
 #define PIECE INLINE /* a part of a kernel that is worth its copies */
 #define UNROLL _Pragma("GCC unroll 16")
 #define LANES 8
-#define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__)
+#define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__) X(6, __VA_ARGS__) X(8, __VA_ARGS__) X(12, __VA_ARGS__)
 #define ACCUMULATORS 8
 #define NOINLINE __attribute__((noinline))
 #define WIDTHS(X) X(1) X(2) X(3) X(4) X(6)

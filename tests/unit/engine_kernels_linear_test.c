@@ -123,6 +123,82 @@ static void every_format_is_near_the_exact_product(void **state UNUSED)
     near_the_product(WEIGHT_F16, 33, 7); /* float rows need be no multiple of anything */
 }
 
+/* Scale and minimum of 16 elements of a block, as the kernels round them; the file's own layout. */
+static void scalar_scale(const struct format *f, const uint8_t *b, uint32_t i, float *d, float *m)
+{
+    uint16_t h[2];
+    memcpy(h, f->scales == PACK_K6 ? b + 208 : b, 4 - 2 * (f->scales == PACK_K6));
+    *d = half_to_float(h[0]);
+    *m = f->scales == PACK_DM ? half_to_float(h[1]) : 0;
+    if (f->scales == PACK_K6)
+        *d *= (float)(int8_t)b[192 + i / 16];
+    if (f->scales == PACK_K) {
+        const uint8_t *s = b + 4;
+        uint32_t j = i / 32;
+        int sc = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
+        int mn = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
+        *d *= (float)sc;
+        *m = 0 - half_to_float(h[1]) * (float)mn;
+    }
+}
+
+/* The definition: one output, from the file's bytes, in plain C. */
+static float scalar_product(const struct fixture *t, const uint8_t *wrow, const float *x, const struct act_block *a)
+{
+    const struct format *f = t->f;
+    const uint32_t step = f->scales == PACK_K6 ? 16 : PANEL_K;
+    float acc = 0, d, m, w;
+    uint8_t q[256];
+    for (uint32_t k = 0; k < t->w.n_in && !f->bits; k++) {
+        format_row(f, wrow + k * (size_t)f->block_bytes, 1, &w);
+        acc = fmaf(w, x[k], acc);
+    }
+    for (uint32_t k = 0; k < t->w.n_in && f->bits; k += step) {
+        const uint8_t *b = wrow + k / f->block * f->block_bytes;
+        const struct act_block *xb = a + k / PANEL_K;
+        int32_t dot = 0, sum = 0;
+        if (k % f->block == 0)
+            f->quants(b, q);
+        for (uint32_t i = 0; i < step; i++) {
+            dot += ((int)q[k % f->block + i] - (int)f->offset) * xb->q[k % PANEL_K + i];
+            sum += xb->q[k % PANEL_K + i];
+        }
+        scalar_scale(f, b, k % f->block, &d, &m);
+        acc = fmaf((float)dot, d * xb->d, acc);
+        if (f->scales == PACK_DM || f->scales == PACK_K)
+            acc = fmaf(m, xb->d * (float)sum, acc);
+    }
+    return acc;
+}
+
+static void every_format_is_the_scalar_definition(void **state UNUSED)
+{
+    const struct kernels *k[3];
+    size_t n_k = all_kernels(k);
+    for (size_t i = 0; i < ARRAY_LEN(TYPES); i++) {
+        struct fixture t;
+        make(&t, TYPES[i], 16 * 2 + 3, 512, 16);
+        float *got = aligned_floats(16 * t.stride);
+        struct act_block a[512 / PANEL_K];
+        for (size_t s = 0; s < n_k; s++) {
+            multiply(k[s], &t, k[s]->heights[k[s]->n_heights - 1], 0, 16, got);
+            for (uint32_t r = 0; r < 16; r++) {
+                const float *x = t.x + (size_t)r * t.w.n_in;
+                k[s]->quantise(x, t.w.n_in, a, 1);
+                for (uint32_t o = 0; o < t.w.n_out; o++) {
+                    const uint8_t *wrow = (const uint8_t *)t.w.data + o * format_row_bytes(t.f, t.w.n_in);
+                    float want = scalar_product(&t, wrow, x, a) + t.bias[o];
+                    char what[64];
+                    snprintf(what, sizeof what, "%s %s row %u output %u", k[s]->name, t.f->name, r, o);
+                    assert_same_bits(&got[r * t.stride + o], &want, 1, what);
+                }
+            }
+        }
+        free(got);
+        clear(&t);
+    }
+}
+
 static void rows_heights_and_sets_give_the_same_bits(void **state UNUSED)
 {
     static const uint32_t ROWS[] = {1, 2, 3, 7, 16, 33};
@@ -249,6 +325,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_format_is_near_the_exact_product),
+        cmocka_unit_test(every_format_is_the_scalar_definition),
         cmocka_unit_test(rows_heights_and_sets_give_the_same_bits),
         cmocka_unit_test(extreme_integers_do_not_saturate),
         cmocka_unit_test(quantising_is_the_same_everywhere_and_keeps_nan),
