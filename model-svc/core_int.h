@@ -47,7 +47,10 @@ struct sched {
     struct list running; /* struct sequence, by order_before */
     uint32_t n_running;
     uint32_t n_waiting; /* requests not started */
+    double turn_us;     /* from one request's first step to the next one's, while some wait */
+    uint64_t turned_us; /* the latest one's; 0: nobody waited then */
     uint64_t n_arrived;
+    uint64_t deadline_us; /* none of those open ends earlier; UINT64_MAX: none has one */
     struct outbox *outbox;
     buf scratch; /* text of one token */
 
@@ -93,7 +96,7 @@ void sched_speculate(sched *s, size_t n);
 /* What the step under way has cost, and how many tokens it brought. */
 void sched_step_took(sched *s, uint32_t tokens, uint64_t took_us);
 
-/* outbox.c: copies what it is given */
+/* outbox.c: copies what it is given; outbox_send may run while another thread adds */
 struct outbox *outbox_new(void);
 void outbox_free(struct outbox *o);
 void outbox_delta(struct outbox *o, uint64_t gateway, const struct sched_delta *d);
@@ -102,6 +105,7 @@ void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t
                   const struct why *w);
 void outbox_forget(struct outbox *o, uint64_t gateway,
                    uint64_t request); /* request 0: all of the gateway */
-void outbox_flush(struct outbox *o, const struct sched_out *out);
+void outbox_turn(struct outbox *o);   /* what is there is what outbox_send sends */
+void outbox_send(struct outbox *o, const struct sched_out *out);
 
 #endif
