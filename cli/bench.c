@@ -264,6 +264,7 @@ static int open_engine(struct bench *b, model_file *f, struct why *w)
     uint64_t n_rows = o->chunk > b->n_seqs ? o->chunk : b->n_seqs;
     struct engine_config cfg = {.threads = (int)o->threads,
                                 .isa = o->isa,
+                                .kv_type = o->kv_type,
                                 .kv_blocks = n_blocks,
                                 .rows_max = (uint32_t)n_rows,
                                 .progress = b->say,

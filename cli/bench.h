@@ -12,7 +12,8 @@
 struct bench_options {
     const char *model; /* a file */
     const char *isa;   /* NULL: the best */
-    uint64_t threads;  /* 0: all that this process may use */
+    const char *kv_type;
+    uint64_t threads; /* 0: all that this process may use */
     uint64_t prompt, gen, context, chunk, repeat;
     uint32_t batch[BENCH_BATCHES_MAX];
     size_t n_batch;

@@ -29,6 +29,7 @@ static const char USAGE[] =
     "  --repeat N          default 3\n"
     "  --chunk N           most rows of a prefill step (default 512)\n"
     "  --isa NAME          avx512, avx2 or portable (default: the best that this CPU has)\n"
+    "  --kv-type T         f16 (default) or int8\n"
     "  --json              one JSON object instead of a table\n";
 
 /* ---- the command line ---------------------------------------------------------------------- */
@@ -83,6 +84,7 @@ static int parse(int argc, char **argv, struct bench_options *o, bool *json)
                                             {"model", required_argument, NULL, 'm'},
                                             {"batch", required_argument, NULL, 'b'},
                                             {"isa", required_argument, NULL, 'i'},
+                                            {"kv-type", required_argument, NULL, 'k'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -101,6 +103,7 @@ static int parse(int argc, char **argv, struct bench_options *o, bool *json)
             return e;
         o->model = c == 'm' ? optarg : o->model;
         o->isa = c == 'i' ? optarg : o->isa;
+        o->kv_type = c == 'k' ? optarg : o->kv_type;
         *json = *json || c == 'j';
     }
     return optind == argc
@@ -179,6 +182,7 @@ static void print_json(const struct bench_options *o, const struct bench_result 
     put_types(&j, r);
     json_kv_u64(&j, "weight_bytes", r->cost.weight_bytes);
     json_kv_cstr(&j, "isa", r->isa);
+    json_kv_cstr(&j, "kv_type", o->kv_type);
     json_kv_i64(&j, "threads", r->threads);
     json_kv_u64(&j, "prompt", o->prompt);
     json_kv_u64(&j, "gen", o->gen);
@@ -285,6 +289,7 @@ static char *find_model(const char *name)
 int cmd_bench(int argc, char **argv)
 {
     struct bench_options o = {.model = DEFAULT_MODEL,
+                              .kv_type = "f16",
                               .prompt = 512,
                               .gen = 32,
                               .context = 64,

@@ -54,6 +54,14 @@ def test_gigabytes_and_operations_follow_from_tokens():
     assert got["prefill"]["gop_s"] == pytest.approx(2 * got["prefill_tok_s"] * (macs + vocabulary / 20) / 1e9), "the vocabulary once a prompt"
 
 
+def test_kv_of_bytes_is_read_at_about_half():
+    whole, half = (measured("--model", SMOLLM2, "--batch", 1, "--context", 4000, "--kv-type", t) for t in ("f16", "int8"))
+    kv = [got["decode"][0]["gb_s"] * 1e9 / got["decode"][0]["tok_s"] - got["weight_bytes"] for got in (whole, half)]
+    assert (whole["kv_type"], half["kv_type"]) == ("f16", "int8")
+    assert kv[0] == pytest.approx(4002 * 30 * 3 * 64 * 2 * 2)
+    assert kv[1] == pytest.approx(kv[0] * 66 / 128)
+
+
 def test_portable_code_has_no_peak():
     got = measured("--model", SMOLLM2, "--isa", "portable", "--batch", 1, "--prompt", 2, "--context", 1, "--gen", 1)
     assert got["isa"] == "portable" and got["limits"]["int8_gop_s"] is None
@@ -84,7 +92,7 @@ def test_what_cannot_be_measured(tmp_path):
     home = {"NUNCHI_HOME": str(tmp_path)}
     for args, words in ((("--model", tmp_path / "none.gguf"), "neither a file nor a name"), (("--model", "smollm2"), "nunchi model fetch smollm2"),
                         (("--model", tmp_path / "text.gguf"), "not a GGUF file"), (("--model", tmp_path), "no regular file"),
-                        (("--model", SMOLLM2, "--isa", "mmx"), "mmx"), (("--model", SMOLLM2, "--prompt", 8193), "8193 tokens"),
+                        (("--model", SMOLLM2, "--isa", "mmx"), "mmx"), (("--model", SMOLLM2, "--kv-type", "f8"), "f8"), (("--model", SMOLLM2, "--prompt", 8193), "8193 tokens"),
                         (("--model", SMOLLM2, "--context", 8192, "--gen", 1), "--context with --gen makes 8193"),
                         (("--model", SMOLLM2, "--context", 1048576, "--batch", 1024), "KV")):
         done = bench(*args, env=home)
