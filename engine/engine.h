@@ -230,7 +230,8 @@ struct sampled {
 };
 
 typedef struct sampler sampler; /* scratch only: no state that changes an answer */
-sampler *sampler_new(int32_t n_vocab);
+/* isa as in engine_config; it changes nothing but speed. */
+int sampler_new(int32_t n_vocab, const char *isa, sampler **out, struct why *w) MUST_USE;
 void sampler_free(sampler *s);
 void sampler_pick(sampler *s, const struct sample_params *p, const struct sample_input *in, struct sampled *out);
 

@@ -65,7 +65,7 @@ pickers *pickers_new(int n_threads, int32_t n_vocab)
     p->n = n;
     for (int i = 0; i < n; i++) {
         p->members[i].p = p;
-        p->members[i].s = sampler_new(n_vocab);
+        CHECK(sampler_new(n_vocab, NULL, &p->members[i].s, NULL) == 0);
     }
     for (int i = 1; i < n; i++)
         CHECK(pthread_create(&p->members[i].thread, NULL, help, &p->members[i]) == 0);

@@ -14,4 +14,8 @@ const struct kernels TABLE = {
     .store_kv = store_kv,
     .attention = attention,
     .attention_merge = attention_merge,
+    .sample_max = sample_max,
+    .sample_exp = sample_exp,
+    .sample_above = sample_above,
+    .sample_take = sample_take,
 };

@@ -5,6 +5,7 @@
 #include "engine/kernels/body_linear.h"
 #include "engine/kernels/body_rows.h"
 #include "engine/kernels/body_attention.h"
+#include "engine/kernels/body_sample.h"
 
 #define NAME "portable"
 #define TABLE KERNELS_PORTABLE

@@ -49,7 +49,7 @@ static void real_open(struct real *r, const char *name, const char *backend, uin
     if (model_file_open(path, &r->file, &w) < 0 || vocab_open(r->file, &r->words, &w) < 0 ||
         engine_open(r->file, &cfg, &r->e, &w) < 0)
         fail_msg("%s: %s", name, w.text);
-    r->picker = sampler_new(vocab_size(r->words));
+    assert_int_equal(sampler_new(vocab_size(r->words), NULL, &r->picker, NULL), 0);
 }
 
 static void real_close(struct real *r)
