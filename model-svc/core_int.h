@@ -51,7 +51,7 @@ struct sched {
     struct digest *starts; /* (seqs_max) hash of the block where each prefill of this step begins */
     size_t n_starts;
     struct seq_copy *copies;
-    struct sched_job *jobs;
+    struct sample_job *jobs;
     struct sequence **order; /* scratch */
     size_t n_rows, n_members;
     uint32_t n_decode_rows;

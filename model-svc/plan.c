@@ -161,7 +161,7 @@ static void add_job(sched *s, struct sequence *q, uint32_t row)
     const struct gen_request *r = &q->gen->r;
     q->job = (int32_t)s->work.n_jobs;
     q->gen->n_planned_ids++;
-    s->jobs[s->work.n_jobs++] = (struct sched_job){
+    s->jobs[s->work.n_jobs++] = (struct sample_job){
         .row = row,
         .params = &r->sampling,
         .in = {.n_vocab = s->vocab.n,

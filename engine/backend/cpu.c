@@ -208,6 +208,11 @@ static const float *logits_row(const backend *b, size_t row)
     return c->logits + (size_t)c->logits_of[row] * c->logits_stride;
 }
 
+static void parallel(backend *b, void (*fn)(void *ctx, size_t part, int thread), void *ctx, size_t n)
+{
+    pool_run(cpu_of(b)->pool, fn, ctx, n);
+}
+
 static size_t block_bytes(const backend *b)
 {
     return ((const cpu *)(const void *)b)->kv_block_halves * sizeof(uint16_t);
@@ -231,6 +236,7 @@ static const struct backend_ops CPU_OPS = {
     .logits = cpu_logits,
     .finish = finish,
     .logits_row = logits_row,
+    .parallel = parallel,
     .held = cpu_held,
     .block_bytes = block_bytes,
     .block_copy = cpu_block_copy,
