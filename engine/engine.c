@@ -112,7 +112,8 @@ static void fill_info(engine *e, const model_file *f, uint32_t n_blocks)
     i->kv_block_bytes = e->b->ops->block_bytes(e->b);
     struct decoder_cost cost = decoder_cost(e->d);
     i->weight_bytes = cost.weight_bytes;
-    i->macs_per_token = cost.macs;
+    i->macs_per_token =
+        cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
     name_numerics(i);
     fill_held(e);
 }
@@ -216,6 +217,20 @@ void engine_close(engine *e)
 const struct engine_info *engine_info(const engine *e)
 {
     return &e->info;
+}
+
+struct engine_cost engine_cost(const engine *e, uint32_t context)
+{
+    const struct shape *s = &e->shape;
+    struct decoder_cost c = decoder_cost(e->d);
+    uint64_t attended = shape_attended(s, context);
+    return (struct engine_cost){
+        .weight_bytes = c.weight_bytes,
+        .ints = c.ints,
+        .floats = c.floats,
+        .kv_bytes = attended * (e->info.kv_block_bytes / s->n_layer / ENGINE_BLOCK_TOKENS),
+        .attention_macs = attended * s->n_head * s->head_dim * 2,
+    };
 }
 
 /* ---- prepared weights

@@ -102,12 +102,16 @@ enum engine_prepare {
     ENGINE_PREPARE_REQUIRED /* … where that cannot be, fail */
 };
 
+/* What KV holds: 16-bit floats, or bytes with a step for each vector (half the memory, a little less exact). */
+enum kv_type { KV_F16, KV_INT8, KV_TYPES };
+
 struct engine_config {
     const char *backend; /* "cpu" (default) or "reference" (float32 on OpenBLAS: slow, the tests' oracle) */
     int threads;         /* 0: thread_cpus() */
     const char *isa;     /* NULL: the best there is; else "avx512", "avx2", "portable" (an error if the CPU lacks it) */
     uint32_t kv_blocks;  /* 0: as many as kv_bytes allows */
     uint64_t kv_bytes;   /* memory for KV; 0 with kv_blocks 0: enough for one full context */
+    enum kv_type kv_type; /* of the cpu backend; the reference keeps floats and refuses KV_INT8 */
     uint32_t rows_max;   /* most rows of one step; 0: 512 */
     void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent; "hash", "load", "pack", "prepare" */
     void *progress_ctx;
@@ -132,9 +136,23 @@ struct engine_info {
     char in_memory_why[WHY_TEXT_MAX]; /* "" or why not mapped although that was asked for */
 };
 
+/* Multiply-adds of matrices; the vocabulary's apart, since a prompt needs it once. */
+struct engine_macs {
+    uint64_t layers, head;
+};
+
+/* What decoding one token costs when it attends to `context` positions: with the limits below, the least time it takes. */
+struct engine_cost {
+    uint64_t weight_bytes;           /* as in engine_info: read once for all sequences of a step */
+    struct engine_macs ints, floats; /* with quantised weights; with F32, F16 and BF16 ones */
+    uint64_t kv_bytes;
+    uint64_t attention_macs;
+};
+
 int engine_open(model_file *f, const struct engine_config *cfg, engine **out, struct why *w) MUST_USE; /* borrows f */
 void engine_close(engine *e);
 const struct engine_info *engine_info(const engine *e);
+struct engine_cost engine_cost(const engine *e, uint32_t context);
 
 /* Opening looks at a prepared file's sizes and seal. The rest is read in pieces by a thread of the caller, any time,
  * also while the engine computes: a disk or memory can go bad under a worker that runs for months. */
@@ -181,6 +199,18 @@ const float *engine_logits(const engine *e, size_t row);
 int engine_block_copy(engine *e, uint32_t from, uint32_t to, uint32_t n_tokens) MUST_USE;
 int engine_block_export(const engine *e, uint32_t block, void *out, size_t cap) MUST_USE;
 int engine_block_import(engine *e, uint32_t block, const void *p, size_t n) MUST_USE;
+
+/* ---- what the machine can do at most ------------------------------------------------------------------------- */
+
+/* A second's rates, of all threads together; 0 where nothing can be said (portable C: the compiler chose the code). */
+struct engine_limits {
+    int threads;
+    double int8_ops;   /* multiplies and adds of the instruction set's integer dot products */
+    double float_ops;  /* of its fused multiply-adds of float32 */
+    double read_bytes; /* memory, beyond the caches */
+};
+/* Measures them, within about a second, with the instruction set and number of threads given (as in engine_config). */
+int engine_limits_measure(const char *isa, int threads, struct engine_limits *out, struct why *w) MUST_USE;
 
 /* ---- sampling: a function of (logits, parameters, ids so far, seed, choice, position), and of nothing else --- */
 

@@ -29,6 +29,7 @@ struct sched_config {
     uint32_t seqs_max;       /* running at once; at most step_tokens */
     uint32_t step_tokens;    /* rows of one step */
     uint32_t queue_max;      /* requests waiting for their first step; more are refused */
+    uint32_t draft_max;      /* ids guessed ahead of an answer, at most; 0: none (DRAFT_MAX) */
     uint64_t step_target_us; /* a step should take no longer while answers are running */
     struct digest weights;
 };
@@ -57,6 +58,7 @@ struct sched_done {
     const struct sched_end *ends;
     size_t n_ends;
     uint32_t prompt_tokens, cached_tokens;
+    uint32_t drafted, accepted; /* rows spent on guesses, and those that came true */
     uint64_t queue_us, prefill_us, decode_us;
 };
 
@@ -112,6 +114,7 @@ struct sched_load {
     uint32_t blocks, blocks_free;         /* free: could be taken now */
     uint32_t prefill_tok_s, decode_tok_s; /* 0: not measured yet */
     uint64_t steps, preemptions;
+    uint64_t rows, drafted, accepted; /* computed; of them guesses; of those, come true */
 };
 struct sched_load sched_load_now(const sched *s);
 size_t sched_open(const sched *s); /* requests open */

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/wire/options.h"
 #include "engine/engine.h"
+#include "model-svc/draft.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
     CONFIG_OPT(struct model_options, field, name, type, def, min, max, help)
@@ -41,6 +42,9 @@ static const struct opt OPTIONS[] = {
         "a step should take no longer while answers are running: bounds the gap between their "
         "tokens"),
     OPT(batch, "batch", OPT_INT, "64", 1, ENGINE_ROWS_MAX, "most sequences that run at once"),
+    OPT(draft_max, "draft-max", OPT_INT, "8", 0, DRAFT_MAX,
+        "most tokens guessed ahead of each answer from what prompt and answer said before; never "
+        "changes an answer; 0: none"),
     OPT(queue_max, "queue-max", OPT_INT, "256", 1, 65536,
         "most requests waiting for their first step; more are refused"),
     OPT(slots, "slots", OPT_INT, "64", 1, 65536,

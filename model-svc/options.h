@@ -10,7 +10,7 @@ struct model_options {
     int64_t check_ms;
     int64_t threads;
     int64_t kv_bytes, kv_blocks, context;
-    int64_t step_tokens, step_ms, batch, queue_max, slots;
+    int64_t step_tokens, step_ms, batch, draft_max, queue_max, slots;
     char *gateways, *caches;
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;

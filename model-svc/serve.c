@@ -156,7 +156,8 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     send_to(v, gateway, &h, buf_slice(&v->body));
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
-              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us));
+              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
+              LOG_U64("drafted", d->drafted), LOG_U64("accepted", d->accepted));
 }
 
 static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
@@ -376,6 +377,7 @@ static void make_scheduler(model_serve *v)
                                .seqs_max = (uint32_t)v->o->batch,
                                .step_tokens = (uint32_t)v->o->step_tokens,
                                .queue_max = (uint32_t)v->o->queue_max,
+                               .draft_max = (uint32_t)v->o->draft_max,
                                .step_target_us = (uint64_t)v->o->step_ms * 1000,
                                .weights = i->weights};
     struct sched_out out = {v, on_deltas, on_done, on_error};

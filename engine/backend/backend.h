@@ -56,6 +56,8 @@ struct rope_op {
 struct attention_op {
     uint32_t layer;       /* which KV layer */
     uint32_t n_head, n_kv_head, head_dim;
+    const struct norm_op *q_norm, *k_norm; /* of each head, before it is rotated (Qwen3, Gemma 3); NULL: none */
+    struct rope_op rope;
     float scale;          /* multiplies q·k */
     float soft_cap;       /* 0: none */
     uint32_t window;      /* 0: all; else only the last `window` positions up to and including its own */
@@ -65,6 +67,7 @@ struct attention_op {
 struct kv_shape {
     uint32_t n_layer, n_kv_head, head_dim;
     uint32_t n_blocks;
+    enum kv_type type;
 };
 
 /* What a matrix is multiplied with, row by row: x, or a sum that takes its place, normed or as it is. */
@@ -115,14 +118,11 @@ struct backend_ops {
     /* ---- one step ---- */
     void (*begin)(backend *b, const struct engine_step *step);
     void (*embed)(backend *b, tensor_id table, float scale, act_id out); /* rows' tokens (scaled) or vectors (as they are) */
-    /* Norm of each head_dim-wide head of each row, in place (Qwen3, Gemma 3). */
-    void (*norm_heads)(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim);
     /* Matrices that read the same input are one call, so that it is made once. */
     void (*linear)(backend *b, const struct linear_in *in, size_t n, const struct linear_out *out);
     void (*gated)(backend *b, const struct linear_in *in, const struct gated_op *op);
-    void (*rope)(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim); /* in place, by row position */
-    void (*store_kv)(backend *b, uint32_t layer, act_id k, act_id v); /* into the rows' blocks */
-    void (*attention)(backend *b, const struct attention_op *op, act_id q, act_id out);
+    /* Norms and rotates q and k, writes k and v into the rows' blocks, and attends. q and k hold anything afterwards. */
+    void (*attention)(backend *b, const struct attention_op *op, act_id q, act_id k, act_id v, act_id out);
     /* Of rows that want them: the input, then linear to the vocabulary; soft_cap 0: none. */
     void (*logits)(backend *b, const struct linear_in *in, tensor_id w, tensor_id bias, float scale, float soft_cap);
     int (*finish)(backend *b);
@@ -157,6 +157,6 @@ int backend_cpu_new(const struct backend_config *cfg, backend **out, struct why 
 int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
 /* For engine_info: the instruction set in use ("avx512"), and a number that changes with the arithmetic. */
 const char *backend_isa(const backend *b);
-#define ENGINE_ARITHMETIC_VERSION 1
+#define ENGINE_ARITHMETIC_VERSION 2
 
 #endif

@@ -45,21 +45,6 @@ static int add_act(backend *b, uint32_t width, act_id *out)
     return 0;
 }
 
-static int add_kv(backend *b, const struct kv_shape *shape)
-{
-    cpu *c = cpu_of(b);
-    if (!shape->head_dim || shape->head_dim % 16)
-        return ERR_UNSUPPORTED;
-    size_t heads, halves;
-    if (size_mul(shape->n_layer, shape->n_kv_head, &heads) < 0 ||
-        size_mul(heads, kv_head_halves(shape->head_dim), &c->kv_block_halves) < 0 ||
-        size_mul(c->kv_block_halves, shape->n_blocks, &halves) < 0 || size_mul(halves, sizeof *c->kv, &c->kv_bytes) < 0)
-        return ERR_TOO_BIG;
-    c->kv_shape = *shape;
-    c->kv = cpu_pages(c->kv_bytes);
-    return c->kv ? 0 : ERR_NOMEM;
-}
-
 /* The longest row that any linear reads, and the widest activation. */
 static void widest(const cpu *c, size_t *n_in, size_t *width)
 {
@@ -131,11 +116,14 @@ static bool take_scratch(cpu *c)
     c->logits_of = try_calloc(rows, sizeof *c->logits_of);
     c->wanted = try_calloc(rows, sizeof *c->wanted);
     c->runs = try_calloc(rows, sizeof *c->runs);
-    c->scratch_floats = padded(attention_scratch(c->kv_shape.head_dim));
+    c->scratch_floats = padded(attention_scratch(c->kv_shape.head_dim) + (size_t)QUERIES_MAX * c->kv_shape.head_dim);
     c->scratch = cpu_pages((size_t)pool_size(c->pool) * c->scratch_floats * sizeof *c->scratch);
     c->partials = cpu_pages(PARTIAL_FLOATS * sizeof *c->partials);
-    return take_rooms(c, width) && c->partials && c->quantised && c->gated && c->inputs && c->wanted && c->logits &&
-           c->logits_of && c->runs && c->scratch;
+    c->tiles = try_calloc(rows, sizeof *c->tiles);
+    c->pending = try_calloc(rows * c->kv_shape.n_kv_head, sizeof *c->pending);
+    c->has_run = try_calloc(ENGINE_ROWS_MAX, sizeof *c->has_run);
+    return take_rooms(c, width) && c->tiles && c->pending && c->has_run && c->partials && c->quantised && c->gated && c->inputs &&
+           c->wanted && c->logits && c->logits_of && c->runs && c->scratch;
 }
 
 static int ready(backend *b, struct why *why)
@@ -171,25 +159,41 @@ static void free_cpu(backend *b)
     free(c->wanted);
     free(c->rooms);
     free(c->runs);
+    free(c->tiles);
+    free(c->pending);
+    free(c->has_run);
     pool_free(c->pool);
     free(c);
 }
 
 /* ---- one step ----------------------------------------------------------------------------------------------- */
 
+/* Rows with a neighbour of the same sequence belong together. */
+static void find_runs(cpu *c, const struct engine_step *step)
+{
+    memset(c->has_run, 0, step->n_seqs * sizeof *c->has_run);
+    c->n_runs = 0;
+    c->one_run_each = true;
+    for (uint32_t r = 0; r < step->n_rows; r++) {
+        uint32_t seq = step->rows[r].seq;
+        if (r && seq == step->rows[r - 1].seq) {
+            c->runs[c->n_runs - 1].n++;
+            continue;
+        }
+        c->runs[c->n_runs++] = (struct cpu_run){r, 1};
+        c->one_run_each &= !c->has_run[seq];
+        c->has_run[seq] = true;
+    }
+}
+
 static void begin(backend *b, const struct engine_step *step)
 {
     cpu *c = cpu_of(b);
     CHECK(step->n_rows <= c->cfg.rows_max);
     c->step = step;
-    c->n_runs = 0;
-    for (uint32_t r = 0; r < step->n_rows; r++) {
+    find_runs(c, step);
+    for (uint32_t r = 0; r < step->n_rows; r++)
         c->logits_of[r] = -1;
-        if (r && step->rows[r].seq == step->rows[r - 1].seq)
-            c->runs[c->n_runs - 1].n++;
-        else
-            c->runs[c->n_runs++] = (struct cpu_run){r, 1};
-    }
     for (int i = 0; i < ROPE_TABLES; i++)
         c->ropes[i].filled = false;
 }
@@ -213,32 +217,24 @@ static void parallel(backend *b, void (*fn)(void *ctx, size_t part, int thread),
     pool_run(cpu_of(b)->pool, fn, ctx, n);
 }
 
-static size_t block_bytes(const backend *b)
-{
-    return ((const cpu *)(const void *)b)->kv_block_halves * sizeof(uint16_t);
-}
-
 static const struct backend_ops CPU_OPS = {
     .name = "cpu",
     .free = free_cpu,
     .add_weight = cpu_add_weight,
     .add_act = add_act,
-    .add_kv = add_kv,
+    .add_kv = cpu_add_kv,
     .ready = ready,
     .begin = begin,
     .embed = cpu_embed,
-    .norm_heads = cpu_norm_heads,
     .linear = cpu_linear,
     .gated = cpu_gated,
-    .rope = cpu_rope_op,
-    .store_kv = cpu_store_kv,
     .attention = cpu_attention,
     .logits = cpu_logits,
     .finish = finish,
     .logits_row = logits_row,
     .parallel = parallel,
     .held = cpu_held,
-    .block_bytes = block_bytes,
+    .block_bytes = cpu_block_bytes,
     .block_copy = cpu_block_copy,
     .block_export = cpu_block_export,
     .block_import = cpu_block_import,

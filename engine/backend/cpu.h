@@ -53,6 +53,14 @@ struct cpu_room {
     struct act_block *blocks;    /* CPU_FEW_FLOATS / PANEL_K */
 };
 
+/* Rows of one run that go through K and V together, all heads of a group with them. */
+struct cpu_tile {
+    uint32_t first, n;
+    uint32_t segment, n_segments; /* what they see; n_segments 0: one item goes through all of it */
+    uint32_t item;                /* its first one */
+    size_t partial;               /* its first one: (rows, n_head, n_segments) */
+};
+
 typedef struct cpu {
     backend base; /* first */
     struct backend_config cfg;
@@ -84,10 +92,12 @@ typedef struct cpu {
     int32_t *logits_of; /* (rows_max) index into logits, or -1 */
 
     struct kv_shape kv_shape;
-    uint16_t *kv; /* (n_blocks, n_layer, n_kv_head, kv_head_halves) */
-    size_t kv_block_halves, kv_bytes;
-    float *scratch; /* (threads, attention_scratch) */
+    uint8_t *kv; /* (n_blocks, n_layer, n_kv_head, kv_head_bytes) */
+    size_t kv_block_bytes, kv_bytes;
+    float *scratch; /* (threads, attention_scratch and QUERIES_MAX queries) */
     size_t scratch_floats;
+    struct cpu_tile *tiles;     /* (rows_max) of one attention */
+    _Atomic uint32_t *pending;  /* (rows_max, n_kv_head): segments of a tile without their partials */
     float *partials; /* PARTIAL_FLOATS: of segments of few long sequences */
 
     struct cpu_rope ropes[ROPE_TABLES];
@@ -96,6 +106,8 @@ typedef struct cpu {
     const struct engine_step *step;
     struct cpu_run *runs; /* (rows_max) */
     uint32_t n_runs;
+    bool *has_run;     /* (ENGINE_ROWS_MAX) by sequence */
+    bool one_run_each; /* no sequence has two runs: rows of two runs do not see each other */
 } cpu;
 
 static inline cpu *cpu_of(backend *b)
@@ -195,12 +207,17 @@ struct cpu_rows_made cpu_input_of(const struct cpu_linear *j, size_t part, int t
 
 /* cpu_rows.c */
 void cpu_embed(backend *b, tensor_id table, float scale, act_id out);
-void cpu_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head, uint32_t head_dim);
-void cpu_rope_op(backend *b, const struct rope_op *op, act_id x, uint32_t n_head, uint32_t head_dim);
+
+/* cpu_rope.c: the table of this step's rows; NULL for ROPE_NONE. */
+const struct cpu_rope *cpu_rope_of(cpu *c, const struct rope_op *op);
 
 /* cpu_attention.c */
-void cpu_store_kv(backend *b, uint32_t layer, act_id k, act_id v);
-void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id out);
+void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id k, act_id v, act_id out);
+
+/* cpu_kv.c */
+int cpu_add_kv(backend *b, const struct kv_shape *shape);
+uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head);
+size_t cpu_block_bytes(const backend *b);
 void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
 void cpu_block_export(const backend *b, uint32_t block, void *out);
 void cpu_block_import(backend *b, uint32_t block, const void *p);

@@ -1,244 +1,303 @@
+/* Attention: heads normed and rotated, K and V stored, then every row over what it sees.
+ *
+ * An item is a tile of rows, one KV head and the heads that read it; a tile that alone would keep a thread longer than the
+ * others is cut by segments, and who finishes the last of them merges. If every tile holds a whole run, nobody else reads
+ * what it stores, so an item does all of it and the operator is one call of the pool. Else a pass over the rows comes first. */
 #include "engine/backend/cpu.h"
 
-#define ITEMS_PER_THREAD 4 /* of attention: fewer rows to an item until there are this many */
+#include <stdatomic.h>
 
-static uint16_t *kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head)
-{
-    const struct kv_shape *s = &c->kv_shape;
-    size_t index = (size_t)layer * s->n_kv_head + head;
-    return c->kv + block * c->kv_block_halves + index * kv_head_halves(s->head_dim);
-}
+#define ITEMS_PER_THREAD 4         /* so that a thread that was held up costs a fraction of the operator */
+#define ITEM_PRODUCTS_MIN (1 << 20) /* scores times head_dim below which rows stay together: 10 us */
+#define ALONE_PRODUCTS 60000       /* … and below which waking the others costs more than it saves */
 
-/* ---- writing ------------------------------------------------------------------------------------------------ */
-
-struct store_job {
-    cpu *c;
-    uint32_t layer;
-    const struct cpu_act *k, *v;
-};
-
-static void store_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct store_job *j = ctx;
-    const struct kv_shape *s = &j->c->kv_shape;
-    for (uint32_t r = first; r < first + n; r++) {
-        const struct engine_row *row = &j->c->step->rows[r];
-        uint32_t block = j->c->step->seqs[row->seq].blocks[row->position / ENGINE_BLOCK_TOKENS];
-        for (uint32_t h = 0; h < s->n_kv_head; h++)
-            j->c->k->store_kv(j->k->data + r * j->k->stride + (size_t)h * s->head_dim,
-                              j->v->data + r * j->v->stride + (size_t)h * s->head_dim,
-                              kv_at(j->c, block, j->layer, h), row->position % ENGINE_BLOCK_TOKENS, s->head_dim);
-    }
-}
-
-void cpu_store_kv(backend *b, uint32_t layer, act_id k, act_id v)
-{
-    cpu *c = cpu_of(b);
-    struct store_job j = {c, layer, cpu_act_of(c, k), cpu_act_of(c, v)};
-    cpu_rows(c, store_rows, &j, (uint32_t)c->step->n_rows, (size_t)j.k->width * 4);
-}
-
-/* ---- reading ------------------------------------------------------------------------------------------------ */
-
-/* An item is some rows of one run, one KV head, some of the heads that read it, and, where these are too few for the
- * threads, one segment: then the partials are merged afterwards, a query at a time. */
 struct attention_job {
     cpu *c;
     const struct attention_op *op;
-    const struct cpu_act *q, *out;
-    uint32_t group;           /* heads per KV head */
+    const struct cpu_act *q, *k, *v, *out;
+    const float *q_norm, *k_norm; /* NULL: none */
+    const struct cpu_rope *rope;  /* NULL: none */
+    uint32_t group;               /* heads per KV head */
+    uint32_t heads_per_item;      /* of a group */
+    uint32_t n_cuts;              /* ceil(group / heads_per_item) */
     uint32_t rows_per_item;
-    uint32_t heads_per_item;  /* of a group */
-    uint32_t n_cuts;          /* ceil(group / heads_per_item) */
-    uint32_t n_tiles;         /* pieces of runs */
-    uint32_t n_items, per_part; /* 4096 rows of as many sequences are more items than a pool takes parts */
-    uint32_t n_segments;      /* 1: items go through all of theirs */
-    float *pairs;             /* (rows, n_head, n_segments, 2) */
-    float *o;                 /* (rows, n_head, n_segments, head_dim) */
+    bool whole;                   /* items store what they read */
+    uint32_t n_tiles, n_items, per_part; /* 4096 rows of as many sequences are more items than a pool takes parts */
+    float *pairs;                 /* of partials: (2) */
+    float *o;                     /* of partials: (head_dim) */
 };
 
-static uint32_t pieces(const cpu *c, uint32_t rows_per_item)
+/* ---- heads before they are used ----------------------------------------------------------------------------- */
+
+static void place_head(const struct attention_job *j, uint32_t row, const float *in, const struct norm_op *norm,
+                       const float *weight, float *out)
 {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < c->n_runs; i++)
-        n += (c->runs[i].n + rows_per_item - 1) / rows_per_item;
-    return n;
+    const struct kernels *k = j->c->k;
+    uint32_t head_dim = j->op->head_dim;
+    if (!norm && in != out)
+        memcpy(out, in, head_dim * sizeof *out);
+    else if (norm && norm->kind == NORM_RMS)
+        k->norm_rms(in, weight, norm->eps, out, head_dim);
+    else if (norm)
+        k->norm_layer(in, weight, NULL, norm->eps, out, head_dim);
+    if (j->rope)
+        k->rope(j->op->rope.kind, out, j->rope->cs + (size_t)row * j->op->rope.n_dims, j->op->rope.n_dims);
 }
 
-/* The i-th piece: its first row and how many. */
-static struct cpu_run piece(const cpu *c, uint32_t rows_per_item, uint32_t i)
+static void store_row(const struct attention_job *j, uint32_t r, uint32_t kv_head)
 {
-    const struct cpu_run *run = c->runs;
-    for (uint32_t n; i >= (n = (run->n + rows_per_item - 1) / rows_per_item); run++)
-        i -= n;
-    uint32_t skip = i * rows_per_item, left = run->n - skip;
-    return (struct cpu_run){run->first + skip, left < rows_per_item ? left : rows_per_item};
+    cpu *c = j->c;
+    const struct engine_row *row = &c->step->rows[r];
+    uint32_t block = c->step->seqs[row->seq].blocks[row->position / ENGINE_BLOCK_TOKENS];
+    float *k = j->k->data + r * j->k->stride + (size_t)kv_head * j->op->head_dim;
+    const float *v = j->v->data + r * j->v->stride + (size_t)kv_head * j->op->head_dim;
+    place_head(j, r, k, j->op->k_norm, j->k_norm, k);
+    c->k->store_kv[c->kv_shape.type](k, v, cpu_kv_at(c, block, j->op->layer, kv_head), row->position % ENGINE_BLOCK_TOKENS,
+                                     j->op->head_dim);
 }
 
-static void add_query(const struct attention_job *j, struct attention_tile *t, uint32_t r, uint32_t head)
+static void place_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
+{
+    const struct attention_job *j = ctx;
+    for (uint32_t r = first; r < first + n; r++) {
+        for (uint32_t h = 0; h < j->op->n_head; h++) {
+            float *q = j->q->data + r * j->q->stride + (size_t)h * j->op->head_dim;
+            place_head(j, r, q, j->op->q_norm, j->q_norm, q);
+        }
+        for (uint32_t h = 0; h < j->op->n_kv_head; h++)
+            store_row(j, r, h);
+    }
+}
+
+/* ---- an item ------------------------------------------------------------------------------------------------ */
+
+static uint32_t first_seen(const struct attention_job *j, uint32_t r)
+{
+    uint32_t own = j->c->step->rows[r].position + 1, window = j->op->window;
+    return window && own > window ? own - window : 0;
+}
+
+static size_t partial_at(const struct attention_job *j, const struct cpu_tile *tile, uint32_t row, uint32_t head)
+{
+    return tile->partial + ((size_t)(row - tile->first) * j->op->n_head + head) * tile->n_segments;
+}
+
+static void add_query(const struct attention_job *j, struct attention_tile *t, uint32_t r, uint32_t head, float *room)
 {
     const struct engine_row *row = &j->c->step->rows[r];
     size_t at = (size_t)head * j->op->head_dim;
-    uint32_t own = row->position + 1, window = j->op->window;
-    t->q[t->n] = j->q->data + r * j->q->stride + at;
+    const float *q = j->q->data + r * j->q->stride + at;
+    t->q[t->n] = q;
+    if (j->whole) {
+        place_head(j, r, q, j->op->q_norm, j->q_norm, room + (size_t)t->n * t->head_dim);
+        t->q[t->n] = room + (size_t)t->n * t->head_dim;
+    }
     t->out[t->n] = j->out->data + r * j->out->stride + at;
-    t->from[t->n] = window && own > window ? own - window : 0;
+    t->from[t->n] = first_seen(j, r);
     t->to[t->n] = row->attend_until;
     t->n++;
 }
 
-/* Where the partials of a query lie; its segments follow one another. */
-static size_t partial_at(const struct attention_job *j, uint32_t row, uint32_t head)
+static void merge_tile(const struct attention_job *j, const struct cpu_tile *tile, uint32_t kv_head)
 {
-    return ((size_t)row * j->op->n_head + head) * j->n_segments;
+    uint32_t head_dim = j->op->head_dim, first = kv_head * j->group;
+    for (uint32_t r = tile->first; r < tile->first + tile->n; r++)
+        for (uint32_t h = first; h < first + j->group; h++) {
+            size_t at = partial_at(j, tile, r, h);
+            j->c->k->attention_merge(j->pairs + 2 * at, 2, j->o + at * head_dim, head_dim, tile->n_segments, head_dim,
+                                     j->out->data + r * j->out->stride + (size_t)h * head_dim);
+        }
 }
 
-static void run_partial(const struct attention_job *j, struct attention_tile *t, struct cpu_run rows, uint32_t head, uint32_t end)
+static void run_partial(const struct attention_job *j, const struct cpu_tile *tile, struct attention_tile *t, uint32_t kv_head,
+                        uint32_t first, uint32_t end)
 {
     float pairs[2 * QUERIES_MAX];
     size_t at[QUERIES_MAX];
     uint32_t i = 0;
-    for (uint32_t r = rows.first; r < rows.first + rows.n; r++)
-        for (uint32_t h = head; h < end; h++, i++) {
-            at[i] = partial_at(j, r, h) + t->segment;
+    for (uint32_t r = tile->first; r < tile->first + tile->n; r++)
+        for (uint32_t h = first; h < end; h++, i++) {
+            at[i] = partial_at(j, tile, r, kv_head * j->group + h) + t->segment - tile->segment;
             t->out[i] = j->o + at[i] * t->head_dim;
         }
     t->partials = pairs;
     j->c->k->attention(t);
     for (uint32_t k = 0; k < i; k++)
         memcpy(j->pairs + 2 * at[k], pairs + (size_t)2 * k, 2 * sizeof *pairs);
+    _Atomic uint32_t *pending = &j->c->pending[(size_t)(tile - j->c->tiles) * j->op->n_kv_head + kv_head];
+    if (atomic_fetch_sub(pending, 1) == 1)
+        merge_tile(j, tile, kv_head);
 }
 
-static void attention_item(const struct attention_job *j, uint32_t i, int thread)
+/* The tile's rows into KV; of a cut tile, those that lie in this segment. */
+static void store_rows(const struct attention_job *j, const struct cpu_tile *tile, uint32_t kv_head, uint32_t segment)
+{
+    for (uint32_t r = tile->first; r < tile->first + tile->n; r++)
+        if (!tile->n_segments || j->c->step->rows[r].position / ENGINE_SEGMENT_TOKENS == segment)
+            store_row(j, r, kv_head);
+}
+
+static void attention_item(const struct attention_job *j, const struct cpu_tile *tile, uint32_t i, int thread)
 {
     cpu *c = j->c;
-    uint32_t segment = i % j->n_segments;
-    i /= j->n_segments;
-    uint32_t cut = i % j->n_cuts, kv_head = i / j->n_cuts % j->op->n_kv_head;
-    struct cpu_run rows = piece(c, j->rows_per_item, i / j->n_cuts / j->op->n_kv_head);
-    const struct engine_seq *seq = &c->step->seqs[c->step->rows[rows.first].seq];
+    uint32_t n_segments = tile->n_segments ? tile->n_segments : 1;
+    uint32_t segment = tile->segment + i % n_segments;
+    uint32_t cut = i / n_segments % j->n_cuts, kv_head = i / n_segments / j->n_cuts;
+    float *room = c->scratch + (size_t)thread * c->scratch_floats;
     struct attention_tile t = {
-        .kv = kv_at(c, 0, j->op->layer, kv_head), .block_stride = c->kv_block_halves, .blocks = seq->blocks,
-        .head_dim = j->op->head_dim, .scale = j->op->scale, .soft_cap = j->op->soft_cap, .segment = segment,
-        .scratch = c->scratch + (size_t)thread * c->scratch_floats,
+        .type = c->kv_shape.type, .kv = cpu_kv_at(c, 0, j->op->layer, kv_head), .block_stride = c->kv_block_bytes,
+        .blocks = c->step->seqs[c->step->rows[tile->first].seq].blocks, .head_dim = j->op->head_dim,
+        .scale = j->op->scale, .soft_cap = j->op->soft_cap, .segment = segment,
+        .scratch = room + (size_t)QUERIES_MAX * j->op->head_dim,
     };
     uint32_t first = cut * j->heads_per_item, end = first + j->heads_per_item;
     end = end < j->group ? end : j->group;
-    for (uint32_t r = rows.first; r < rows.first + rows.n; r++)
+    if (j->whole)
+        store_rows(j, tile, kv_head, segment);
+    for (uint32_t r = tile->first; r < tile->first + tile->n; r++)
         for (uint32_t h = first; h < end; h++)
-            add_query(j, &t, r, kv_head * j->group + h);
-    if (j->n_segments > 1)
-        run_partial(j, &t, rows, kv_head * j->group + first, kv_head * j->group + end);
+            add_query(j, &t, r, kv_head * j->group + h, room);
+    if (tile->n_segments)
+        run_partial(j, tile, &t, kv_head, first, end);
     else
         c->k->attention(&t);
+}
+
+/* The last tile whose first item is not after i. */
+static const struct cpu_tile *tile_of(const struct attention_job *j, uint32_t i)
+{
+    uint32_t low = 0, high = j->n_tiles;
+    while (high - low > 1) {
+        uint32_t mid = low + (high - low) / 2;
+        if (j->c->tiles[mid].item <= i)
+            low = mid;
+        else
+            high = mid;
+    }
+    return &j->c->tiles[low];
 }
 
 static void attention_part(void *ctx, size_t part, int thread)
 {
     const struct attention_job *j = ctx;
     uint32_t first = (uint32_t)part * j->per_part, end = first + j->per_part;
-    for (uint32_t i = first; i < end && i < j->n_items; i++)
-        attention_item(j, i, thread);
+    for (uint32_t i = first; i < end && i < j->n_items; i++) {
+        const struct cpu_tile *tile = tile_of(j, i);
+        attention_item(j, tile, i - tile->item, thread);
+    }
 }
 
-static void merge_row(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
+/* ---- cutting ------------------------------------------------------------------------------------------------ */
+
+/* What the tile's rows see, as segments. */
+static void tile_segments(const struct attention_job *j, struct cpu_tile *tile, uint32_t *n)
 {
-    const struct attention_job *j = ctx;
-    uint32_t head_dim = j->op->head_dim;
-    for (uint32_t r = first; r < first + n; r++)
-        for (uint32_t h = 0; h < j->op->n_head; h++) {
-            size_t at = partial_at(j, r, h);
-            j->c->k->attention_merge(j->pairs + 2 * at, 2, j->o + at * head_dim, head_dim, j->n_segments, head_dim,
-                                     j->out->data + r * j->out->stride + (size_t)h * head_dim);
+    uint32_t from = UINT32_MAX, to = 0;
+    for (uint32_t r = tile->first; r < tile->first + tile->n; r++) {
+        uint32_t own = first_seen(j, r), until = j->c->step->rows[r].attend_until;
+        from = own < from ? own : from;
+        to = until > to ? until : to;
+    }
+    tile->segment = from / ENGINE_SEGMENT_TOKENS;
+    *n = (to - 1) / ENGINE_SEGMENT_TOKENS + 1 - tile->segment;
+}
+
+static uint32_t count_tiles(const struct attention_job *j, uint32_t rows)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < j->c->n_runs; i++)
+        n += (j->c->runs[i].n + rows - 1) / rows;
+    return n;
+}
+
+static void make_tiles(struct attention_job *j)
+{
+    j->n_tiles = 0;
+    j->whole = j->c->one_run_each && j->n_cuts == 1;
+    for (uint32_t i = 0; i < j->c->n_runs; i++) {
+        struct cpu_run run = j->c->runs[i];
+        j->whole &= run.n <= j->rows_per_item;
+        for (uint32_t at = 0; at < run.n; at += j->rows_per_item) {
+            uint32_t left = run.n - at;
+            j->c->tiles[j->n_tiles++] =
+                (struct cpu_tile){.first = run.first + at, .n = left < j->rows_per_item ? left : j->rows_per_item};
         }
+    }
 }
 
-static uint32_t n_items(const struct attention_job *j)
+/* How many rows go together: as many as a tile holds, fewer while a short prompt would leave threads without any. */
+static void choose_rows(struct attention_job *j)
 {
-    return j->n_tiles * j->n_cuts * j->op->n_kv_head * j->n_segments;
-}
-
-/* By segments, if there are several and their partials fit. */
-static void cut_segments(struct attention_job *j)
-{
-    uint32_t longest = 0;
-    size_t queries = j->c->step->n_rows * j->op->n_head;
-    for (size_t r = 0; r < j->c->step->n_rows; r++)
-        longest = j->c->step->rows[r].attend_until > longest ? j->c->step->rows[r].attend_until : longest;
-    uint32_t n = (longest + ENGINE_SEGMENT_TOKENS - 1) / ENGINE_SEGMENT_TOKENS;
-    if (n < 2 || queries * n * (j->op->head_dim + 2) > PARTIAL_FLOATS)
-        return;
-    j->n_segments = n;
-    j->pairs = j->c->partials;
-    j->o = j->pairs + queries * n * 2;
-}
-
-static void shape_items(struct attention_job *j)
-{
-    uint32_t enough = (uint32_t)pool_size(j->c->pool) * ITEMS_PER_THREAD;
-    j->heads_per_item = j->group < QUERIES_MAX ? j->group : QUERIES_MAX;
+    uint32_t threads = (uint32_t)pool_size(j->c->pool), longest = 0;
     j->rows_per_item = QUERIES_MAX / j->heads_per_item;
-    j->n_segments = 1;
-    for (;;) {
-        j->n_cuts = (j->group + j->heads_per_item - 1) / j->heads_per_item;
-        j->n_tiles = pieces(j->c, j->rows_per_item);
-        if (n_items(j) >= enough || pool_size(j->c->pool) == 1)
-            return;
-        if (j->rows_per_item > 1) {
-            j->rows_per_item = (j->rows_per_item + 1) / 2;
-            continue;
+    while (j->rows_per_item > 8 && j->rows_per_item * j->heads_per_item % 8)
+        j->rows_per_item--; /* groups of 8 queries without idle ones */
+    for (uint32_t i = 0; i < j->c->n_runs; i++) {
+        const struct cpu_run *run = &j->c->runs[i];
+        uint32_t until = j->c->step->rows[run->first + run->n - 1].attend_until;
+        longest = until > longest ? until : longest;
+    }
+    longest = longest < ENGINE_SEGMENT_TOKENS ? longest : ENGINE_SEGMENT_TOKENS;
+    size_t row = (size_t)j->heads_per_item * j->op->head_dim * longest;
+    while (threads > 1 && j->rows_per_item > 1 && row * j->rows_per_item > ITEM_PRODUCTS_MIN &&
+           count_tiles(j, j->rows_per_item) * j->n_cuts * j->op->n_kv_head < threads * 2)
+        j->rows_per_item = (j->rows_per_item + 1) / 2;
+}
+
+/* Cuts tiles that are more than their share, if their partials fit. */
+static void cut_tiles(struct attention_job *j)
+{
+    cpu *c = j->c;
+    uint64_t total = 0, share;
+    size_t room = PARTIAL_FLOATS / (j->op->head_dim + 2), used = 0;
+    uint32_t n, heads = j->n_cuts * j->op->n_kv_head;
+    for (uint32_t i = 0; i < j->n_tiles; i++) {
+        tile_segments(j, &c->tiles[i], &n);
+        total += (uint64_t)c->tiles[i].n * n * heads;
+    }
+    share = total / (uint64_t)(pool_size(c->pool) * ITEMS_PER_THREAD);
+    for (uint32_t i = 0; i < j->n_tiles; i++) {
+        struct cpu_tile *tile = &c->tiles[i];
+        tile_segments(j, tile, &n);
+        size_t partials = (size_t)tile->n * j->op->n_head * n;
+        if (pool_size(c->pool) > 1 && n > 1 && (uint64_t)tile->n * n > share && used + partials <= room) {
+            tile->n_segments = n;
+            tile->partial = used;
+            used += partials;
+            for (uint32_t h = 0; h < j->op->n_kv_head; h++)
+                atomic_store_explicit(&c->pending[(size_t)i * j->op->n_kv_head + h], n * j->n_cuts, memory_order_relaxed);
         }
-        cut_segments(j); /* before heads, which would read the same K and V again */
-        if (j->n_segments > 1 || j->heads_per_item == 1)
-            return;
-        j->heads_per_item = (j->heads_per_item + 1) / 2;
+        tile->item = j->n_items;
+        j->n_items += heads * (tile->n_segments ? n : 1);
     }
+    j->pairs = c->partials;
+    j->o = c->partials + 2 * room;
 }
 
-void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id out)
+static bool not_worth_waking(const struct attention_job *j)
+{
+    size_t products = 0;
+    for (size_t r = 0; r < j->c->step->n_rows; r++)
+        products += j->c->step->rows[r].attend_until - first_seen(j, (uint32_t)r);
+    return products * j->op->n_head * j->op->head_dim < ALONE_PRODUCTS;
+}
+
+void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id k, act_id v, act_id out)
 {
     cpu *c = cpu_of(b);
-    struct attention_job j = {.c = c, .op = op, .q = cpu_act_of(c, q), .out = cpu_act_of(c, out)};
+    struct attention_job j = {.c = c, .op = op, .q = cpu_act_of(c, q), .k = cpu_act_of(c, k), .v = cpu_act_of(c, v),
+                              .out = cpu_act_of(c, out), .rope = cpu_rope_of(c, &op->rope)};
     CHECK(op->head_dim == c->kv_shape.head_dim && op->n_kv_head == c->kv_shape.n_kv_head);
+    j.q_norm = op->q_norm ? cpu_vector(c, op->q_norm->weight) : NULL;
+    j.k_norm = op->k_norm ? cpu_vector(c, op->k_norm->weight) : NULL;
     j.group = op->n_head / op->n_kv_head;
-    shape_items(&j);
-    j.n_items = n_items(&j);
-    j.per_part = j.n_items / POOL_PARTS_MAX + 1;
+    j.heads_per_item = j.group < QUERIES_MAX ? j.group : QUERIES_MAX;
+    j.n_cuts = (j.group + j.heads_per_item - 1) / j.heads_per_item;
+    choose_rows(&j);
+    make_tiles(&j);
+    cut_tiles(&j);
+    if (!j.whole)
+        cpu_rows(c, place_rows, &j, (uint32_t)c->step->n_rows, (size_t)(op->n_head + 2 * op->n_kv_head) * op->head_dim * 2);
+    j.per_part = not_worth_waking(&j) ? j.n_items : j.n_items / POOL_PARTS_MAX + 1;
     pool_run(c->pool, attention_part, &j, (j.n_items + j.per_part - 1) / j.per_part);
-    if (j.n_segments > 1)
-        cpu_rows(c, merge_row, &j, (uint32_t)c->step->n_rows, (size_t)op->n_head * op->head_dim * j.n_segments);
-}
-
-/* ---- whole blocks ------------------------------------------------------------------------------------------- */
-
-void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens)
-{
-    cpu *c = cpu_of(b);
-    const struct kv_shape *s = &c->kv_shape;
-    CHECK(from < s->n_blocks && to < s->n_blocks && n_tokens <= ENGINE_BLOCK_TOKENS);
-    uint16_t *out = kv_at(c, to, 0, 0);
-    const uint16_t *in = kv_at(c, from, 0, 0);
-    memset(out, 0, c->kv_block_halves * sizeof *out); /* what lies behind n_tokens is another's */
-    for (uint32_t i = 0; i < s->n_layer * s->n_kv_head; i++) {
-        for (uint32_t d = 0; d < s->head_dim; d++)
-            memcpy(out + d * ENGINE_BLOCK_TOKENS, in + d * ENGINE_BLOCK_TOKENS, n_tokens * sizeof *out);
-        size_t v = (size_t)s->head_dim * ENGINE_BLOCK_TOKENS;
-        memcpy(out + v, in + v, (size_t)n_tokens * s->head_dim * sizeof *out);
-        out += kv_head_halves(s->head_dim);
-        in += kv_head_halves(s->head_dim);
-    }
-}
-
-void cpu_block_export(const backend *b, uint32_t block, void *out)
-{
-    const cpu *c = (const cpu *)(const void *)b;
-    CHECK(block < c->kv_shape.n_blocks);
-    memcpy(out, kv_at(c, block, 0, 0), c->kv_block_halves * sizeof(uint16_t));
-}
-
-void cpu_block_import(backend *b, uint32_t block, const void *p)
-{
-    cpu *c = cpu_of(b);
-    CHECK(block < c->kv_shape.n_blocks);
-    memcpy(kv_at(c, block, 0, 0), p, c->kv_block_halves * sizeof(uint16_t));
 }

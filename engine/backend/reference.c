@@ -108,6 +108,8 @@ static size_t position_floats(const struct reference *r)
 static int ref_add_kv(backend *b, const struct kv_shape *shape)
 {
     struct reference *r = of(b);
+    if (shape->type != KV_F16)
+        return ERR_UNSUPPORTED;
     r->kv = *shape;
     size_t n;
     if (size_mul((size_t)shape->n_layer * shape->n_blocks, position_floats(r) * ENGINE_BLOCK_TOKENS,
@@ -175,17 +177,6 @@ static void norm_vector(const struct reference *r, const struct norm_op *op, con
     float by = (float)(1.0 / sqrt(square + (double)op->eps));
     for (uint32_t k = 0; k < n; k++)
         out[k] = (in[k] - (float)mean) * by * weight[k] + (bias ? bias[k] : 0.0f);
-}
-
-static void ref_norm_heads(backend *b, const struct norm_op *op, act_id x, uint32_t n_head,
-                           uint32_t head_dim)
-{
-    struct reference *r = of(b);
-    for (size_t i = 0; i < r->step->n_rows; i++) {
-        for (uint32_t h = 0; h < n_head; h++)
-            norm_vector(r, op, row_of(r, x, i) + h * head_dim, row_of(r, x, i) + h * head_dim,
-                        head_dim);
-    }
 }
 
 /* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias. Always SLAB rows at a time, the last ones filled
@@ -264,13 +255,18 @@ static void rotate_head(const struct reference *r, const struct rope_op *op, uin
     }
 }
 
-static void ref_rope(backend *b, const struct rope_op *op, act_id x, uint32_t n_head,
-                     uint32_t head_dim)
+/* Each head of each row: normed where it says so, then rotated. */
+static void place_heads(struct reference *r, const struct norm_op *norm, const struct rope_op *rope,
+                        act_id x, uint32_t head_dim)
 {
-    struct reference *r = of(b);
-    for (size_t i = 0; op->kind != ROPE_NONE && i < r->step->n_rows; i++) {
-        for (uint32_t h = 0; h < n_head; h++)
-            rotate_head(r, op, r->step->rows[i].position, row_of(r, x, i) + h * head_dim);
+    for (size_t i = 0; i < r->step->n_rows; i++) {
+        for (uint32_t at = 0; at < r->acts[x].width; at += head_dim) {
+            float *head = row_of(r, x, i) + at;
+            if (norm)
+                norm_vector(r, norm, head, head, head_dim);
+            if (rope->kind != ROPE_NONE)
+                rotate_head(r, rope, r->step->rows[i].position, head);
+        }
     }
 }
 
@@ -284,9 +280,8 @@ static float *kv_at(const struct reference *r, float *pool, uint32_t layer,
     return pool + slot * position_floats(r);
 }
 
-static void ref_store_kv(backend *b, uint32_t layer, act_id k, act_id v)
+static void store_kv(struct reference *r, uint32_t layer, act_id k, act_id v)
 {
-    struct reference *r = of(b);
     for (size_t i = 0; i < r->step->n_rows; i++) {
         const struct engine_row *row = &r->step->rows[i];
         const struct engine_seq *s = &r->step->seqs[row->seq];
@@ -330,9 +325,13 @@ static void attend_head(struct reference *r, const struct attention_op *op,
     }
 }
 
-static void ref_attention(backend *b, const struct attention_op *op, act_id q, act_id out)
+static void ref_attention(backend *b, const struct attention_op *op, act_id q, act_id k, act_id v,
+                          act_id out)
 {
     struct reference *r = of(b);
+    place_heads(r, op->q_norm, &op->rope, q, op->head_dim);
+    place_heads(r, op->k_norm, &op->rope, k, op->head_dim);
+    store_kv(r, op->layer, k, v);
     for (size_t i = 0; i < r->step->n_rows; i++) {
         const struct engine_row *row = &r->step->rows[i];
         if (row->attend_until > r->n_scores) {
@@ -469,10 +468,7 @@ static const struct backend_ops OPS = {
     .ready = ref_ready,
     .begin = ref_begin,
     .embed = ref_embed,
-    .norm_heads = ref_norm_heads,
     .linear = ref_linear,
-    .rope = ref_rope,
-    .store_kv = ref_store_kv,
     .attention = ref_attention,
     .gated = ref_gated,
     .logits = ref_logits,

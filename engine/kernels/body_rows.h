@@ -270,21 +270,3 @@ static void rope(enum rope_kind kind, float *x, const float *cs, uint32_t n_dims
             x[2 * i + 1] = a * s[i] + b * c[i];
         }
 }
-
-/* Clamped, so that a stale or masked value is always finite: zero times it is zero. A NaN becomes the lower bound. */
-INLINE void halves_of(const float *x, uint16_t *h, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i += LANES)
-        f_to_half(h + i, f_min(f_max(f_load(x + i), f_set(-65504.0f)), f_set(65504.0f)));
-}
-
-static void store_kv(const float *k, const float *v, uint16_t *kv, uint32_t t, uint32_t head_dim)
-{
-    uint16_t h[16];
-    for (uint32_t i = 0; i < head_dim; i += 16) {
-        halves_of(k + i, h, 16);
-        for (uint32_t j = 0; j < 16; j++)
-            kv[(i + j) * ENGINE_BLOCK_TOKENS + t] = h[j];
-    }
-    halves_of(v, kv + ((size_t)ENGINE_BLOCK_TOKENS + t) * head_dim, head_dim);
-}

@@ -48,8 +48,9 @@ struct linear_tile {
 
 /* Queries that read the same K and V: heads of a group, and rows of one sequence. */
 struct attention_tile {
-    const uint16_t *kv;   /* the pool, at this layer and KV head */
-    size_t block_stride;  /* halves between one block and the next */
+    enum kv_type type;
+    const uint8_t *kv;    /* the pool, at this layer and KV head */
+    size_t block_stride;  /* bytes between one block and the next */
     const uint32_t *blocks;
     uint32_t head_dim;    /* a multiple of 16 */
     float scale, soft_cap;
@@ -68,11 +69,21 @@ static inline size_t attention_scratch(uint32_t head_dim)
     return (size_t)QUERIES_MAX * (ENGINE_SEGMENT_TOKENS + 3 * (size_t)head_dim) + 64;
 }
 
-/* Halves of one KV block of one layer and head: K is (head_dim, 16 tokens), V is (16 tokens, head_dim). */
-static inline size_t kv_head_halves(uint32_t head_dim)
+/* Bytes of one KV block of one layer and head (body_kv.h); the vectors of token t come after these of t-1. */
+static inline size_t kv_head_bytes(enum kv_type type, uint32_t head_dim)
 {
-    return (size_t)2 * ENGINE_BLOCK_TOKENS * head_dim;
+    size_t numbers = (size_t)2 * ENGINE_BLOCK_TOKENS * head_dim;
+    return type == KV_INT8 ? numbers + (size_t)4 * ENGINE_BLOCK_TOKENS : 2 * numbers;
 }
+
+/* The most that an instruction set can do, for engine/limits.c: multiplies and adds of one round (0: nothing to compare with,
+ * the code is the compiler's), and what does them. `read` takes a multiple of 64 floats. */
+struct peak {
+    uint32_t dot_ops, fma_ops;
+    int32_t (*dots)(uint64_t rounds);
+    int32_t (*fmas)(uint64_t rounds);
+    int32_t (*read)(const float *p, size_t n);
+};
 
 struct kernels {
     const char *name;        /* "avx512" */
@@ -90,7 +101,7 @@ struct kernels {
     /* One head in place; cs is n_dims/2 cosines, then as many sines. */
     void (*rope)(enum rope_kind kind, float *x, const float *cs, uint32_t n_dims);
     /* One head of one token into slot t of its block; values beyond the range of f16 are clamped. */
-    void (*store_kv)(const float *k, const float *v, uint16_t *kv, uint32_t t, uint32_t head_dim);
+    void (*store_kv[KV_TYPES])(const float *k, const float *v, uint8_t *kv, uint32_t t, uint32_t head_dim);
     void (*attention)(const struct attention_tile *t);
     /* Partials of n segments of one query, ascending: pair s at partials + s*stride, out at o + s*o_stride. The same bits
      * as attention() over all of them. */
@@ -105,6 +116,7 @@ struct kernels {
     /* Those that are at least `least`, in order, with their ids; returns how many. Up to 16 of either may be written
      * beyond them. */
     size_t (*sample_take)(const float *x, float least, int32_t first, float *out, int32_t *ids);
+    struct peak peak;
 };
 
 extern const struct kernels KERNELS_PORTABLE, KERNELS_AVX2, KERNELS_AVX512;

@@ -11,10 +11,15 @@
 #define LANES 8
 #define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__)
 #define ACCUMULATORS 8
+#define NOINLINE __attribute__((noinline))
+#define WIDTHS(X) X(1) X(2) X(3) X(4) X(6)
+#define WIDTH_MAX 6
+#define SUMS 12
 
 typedef __m256 vf;
 typedef __m256i vi;
 typedef __m256i vb; /* 4 bytes per lane */
+typedef __m256i vh;
 
 INLINE vf f_set(float x) { return _mm256_set1_ps(x); }
 INLINE vf f_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -39,6 +44,8 @@ INLINE vi i_of_f(vf a) { return _mm256_cvtps_epi32(a); }
 INLINE vf f_of_i(vi a) { return _mm256_cvtepi32_ps(a); }
 INLINE vi i_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 INLINE vi i_of_bits(vf a) { return _mm256_castps_si256(a); }
+INLINE vf f_of_bits(vi a) { return _mm256_castsi256_ps(a); }
+INLINE vi i_shift_left(vi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE int32_t i_most(vi a)
 {
     __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -56,6 +63,14 @@ INLINE void i_to_i8(int8_t *p, vi a)
     __m128i m = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(m, m));
 }
+INLINE void i_to_i16(int16_t *p, vi a)
+{
+    __m128i m = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, m);
+}
+INLINE vh h_of_i8(const uint8_t *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+INLINE vh h_set_pair(int32_t two) { return _mm256_set1_epi32(two); }
+INLINE vi i_add_pairs(vi s, vh a, vh b) { return _mm256_add_epi32(s, _mm256_madd_epi16(a, b)); }
 INLINE vf f_pow2(vi n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
 INLINE vf f_of_half(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 INLINE void f_to_half(uint16_t *p, vf x)
@@ -162,6 +177,20 @@ INLINE vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to,
         s = _mm256_add_epi32(s, _mm256_madd_epi16(sum, ones));
     }
     return s;
+}
+
+/* One step of the fastest integer dot product there is, and how many multiplies and adds it is (body_peak.h): 16-bit sums of
+ * eight registers fit where weights have 4 bits. */
+#define PEAK_DOT_OPS (2 * 32 * 8)
+INLINE vi b_peak(vi s, vb w, vb x)
+{
+    __m256i sum = _mm256_setzero_si256();
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+        __asm__ volatile("" : "+x"(x)); /* else the compiler sees one product again and again */
+        sum = i ? _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x)) : _mm256_maddubs_epi16(w, x);
+    }
+    return _mm256_add_epi32(s, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
 }
 
 #endif

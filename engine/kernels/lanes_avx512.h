@@ -10,11 +10,16 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define LANES 16
 #define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__) X(6, __VA_ARGS__) X(8, __VA_ARGS__) X(12, __VA_ARGS__) X(16, __VA_ARGS__)
-#define ACCUMULATORS 16 /* registers that hold sums, in attention and float weights */
+#define ACCUMULATORS 16 /* registers that hold sums, in float weights */
+#define NOINLINE __attribute__((noinline))
+#define WIDTHS(X) X(1) X(2) X(3) X(4) X(6) X(8) /* queries that attention takes at once */
+#define WIDTH_MAX 8
+#define SUMS 16 /* of them */
 
 typedef __m512 vf;
 typedef __m512i vi;
 typedef __m512i vb; /* 4 bytes per lane */
+typedef __m512i vh; /* 2 of 16 bits per lane */
 
 INLINE vf f_set(float x) { return _mm512_set1_ps(x); }
 INLINE vf f_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -42,9 +47,15 @@ INLINE vi i_of_f(vf a) { return _mm512_cvtps_epi32(a); } /* nearest, ties to eve
 INLINE vf f_of_i(vi a) { return _mm512_cvtepi32_ps(a); }
 INLINE vi i_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 INLINE vi i_of_bits(vf a) { return _mm512_castps_si512(a); }
+INLINE vf f_of_bits(vi a) { return _mm512_castsi512_ps(a); }
+INLINE vi i_shift_left(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE int32_t i_most(vi a) { return _mm512_reduce_max_epi32(a); }
 INLINE int32_t i_total(vi a) { return _mm512_reduce_add_epi32(a); }
 INLINE void i_to_i8(int8_t *p, vi a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
+INLINE void i_to_i16(int16_t *p, vi a) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a)); }
+INLINE vh h_of_i8(const uint8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+INLINE vh h_set_pair(int32_t two) { return _mm512_set1_epi32(two); }
+INLINE vi i_add_pairs(vi s, vh a, vh b) { return _mm512_dpwssd_epi32(s, a, b); } /* s + both products of each lane */
 INLINE vf f_pow2(vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 INLINE vf f_of_half(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
 INLINE void f_to_half(uint16_t *p, vf x)
@@ -127,5 +138,9 @@ INLINE vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to,
     }
     return s;
 }
+
+/* One step of the fastest integer dot product there is, and how many multiplies and adds it is (body_peak.h). */
+#define PEAK_DOT_OPS (2 * 64)
+INLINE vi b_peak(vi s, vb w, vb x) { return _mm512_dpbusd_epi32(s, w, x); }
 
 #endif

@@ -14,10 +14,15 @@
 #define LANES 16
 #define HEIGHTS(X, ...) X(1, __VA_ARGS__) X(4, __VA_ARGS__)
 #define ACCUMULATORS 4
+#define NOINLINE __attribute__((noinline))
+#define WIDTHS(X) X(1) X(4)
+#define WIDTH_MAX 4
+#define SUMS 4
 
 typedef struct { float v[LANES]; } vf;
 typedef struct { int32_t v[LANES]; } vi;
 typedef struct { uint8_t v[4 * LANES]; } vb;
+typedef struct { int16_t v[2 * LANES]; } vh;
 
 #define EACH(type, expr)                                                                           \
     type r;                                                                                        \
@@ -47,12 +52,14 @@ INLINE vf f_sign_of(vf mag, vf sign)
     EACH(vf, bits_float((float_bits(mag.v[i]) & 0x7fffffffu) | (float_bits(sign.v[i]) & 0x80000000u)));
 }
 INLINE vi i_set(int32_t x) { EACH(vi, x); }
-INLINE vi i_add(vi a, vi b) { EACH(vi, a.v[i] + b.v[i]); }
+INLINE vi i_add(vi a, vi b) { EACH(vi, (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i])); }
 INLINE vi i_sub(vi a, vi b) { EACH(vi, a.v[i] - b.v[i]); }
 INLINE vi i_half(vi a) { EACH(vi, a.v[i] >> 1); }
 INLINE vi i_of_f(vf a) { EACH(vi, (int32_t)((a.v[i] + 0x1.8p23f) - 0x1.8p23f)); }
 INLINE vi i_max(vi a, vi b) { EACH(vi, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 INLINE vi i_of_bits(vf a) { EACH(vi, (int32_t)float_bits(a.v[i])); }
+INLINE vf f_of_bits(vi a) { EACH(vf, bits_float((uint32_t)a.v[i])); }
+INLINE vi i_shift_left(vi a, int n) { EACH(vi, (int32_t)((uint32_t)a.v[i] << n)); }
 INLINE int32_t i_most(vi a)
 {
     int32_t m = a.v[0];
@@ -72,6 +79,26 @@ INLINE void i_to_i8(int8_t *p, vi a)
     for (int i = 0; i < LANES; i++)
         p[i] = (int8_t)a.v[i];
 }
+INLINE void i_to_i16(int16_t *p, vi a)
+{
+    for (int i = 0; i < LANES; i++)
+        p[i] = (int16_t)a.v[i];
+}
+INLINE vh h_of_i8(const uint8_t *p)
+{
+    vh r;
+    for (int i = 0; i < 2 * LANES; i++)
+        r.v[i] = (int8_t)p[i];
+    return r;
+}
+INLINE vh h_set_pair(int32_t two)
+{
+    vh r;
+    for (int i = 0; i < LANES; i++)
+        memcpy(r.v + 2 * i, &two, sizeof two);
+    return r;
+}
+INLINE vi i_add_pairs(vi s, vh a, vh b) { EACH(vi, s.v[i] + a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]); }
 INLINE vf f_of_i(vi a) { EACH(vf, (float)a.v[i]); }
 INLINE vf f_pow2(vi n) { EACH(vf, bits_float((uint32_t)(n.v[i] + 127) << 23)); }
 INLINE uint16_t half_at(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
@@ -139,6 +166,14 @@ PIECE vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to, 
         for (int i = 0; i < LANES; i++)
             for (int c = 0; c < 4; c++)
                 s.v[i] += w[j].v[4 * i + c] * x[4 * j + c];
+    return s;
+}
+
+/* No instruction is the limit of portable C: none is stated (body_peak.h). */
+#define PEAK_DOT_OPS 0
+INLINE vi b_peak(vi s, vb w, vb x)
+{
+    (void)w, (void)x;
     return s;
 }
 

@@ -67,6 +67,14 @@ static void fail_shape(struct loading *l, const struct gguf_tensor *t, const str
                    want->n_in ? want->n_in : want->n_out);
 }
 
+static void add_cost(struct decoder_cost *c, const struct weight *w, uint64_t bytes, bool head)
+{
+    bool whole = w->type == WEIGHT_F32 || w->type == WEIGHT_F16 || w->type == WEIGHT_BF16;
+    struct engine_macs *macs = whole ? &c->floats : &c->ints;
+    *(head ? &macs->head : &macs->layers) += (uint64_t)w->n_in * w->n_out;
+    c->weight_bytes += bytes;
+}
+
 static void add(struct loading *l, const char *name, const struct want *want, tensor_id *out)
 {
     *out = 0;
@@ -95,10 +103,8 @@ static void add(struct loading *l, const char *name, const struct want *want, te
                             .gathered = want->gathered,
                             .multiplied = want->multiplied};
     l->e = l->d->b->ops->add_weight(l->d->b, &weight, out, l->w);
-    if (want->multiplied) {
-        l->d->cost.weight_bytes += t->bytes;
-        l->d->cost.macs += n_in * n_out;
-    }
+    if (want->multiplied)
+        add_cost(&l->d->cost, &weight, t->bytes, n_out == l->d->shape.n_vocab);
     l->used[t - l->f->tensors] = true;
     l->n_done++;
     if (l->progress)
@@ -295,23 +301,39 @@ static void into_h(decoder *d, act_id from, tensor_id w, tensor_id bias)
     d->b->ops->linear(d->b, &(struct linear_in){.x = from}, 1, &(struct linear_out){w, bias, d->h});
 }
 
-static void rotate(decoder *d, uint32_t l)
+static struct rope_op rope_of(const decoder *d, uint32_t l)
 {
     const struct shape *s = &d->shape;
     bool local = !shape_global(s, l);
-    struct rope_op op = {.kind = s->family->rope,
-                         .n_dims = s->rope_dims,
-                         .theta = local ? s->family->local_theta : s->rope_theta,
-                         .freq_scale = local ? 1.0f : s->rope_scale,
-                         .freq_factors = d->freq_factors};
-    d->b->ops->rope(d->b, &op, d->q, s->n_head, s->head_dim);
-    d->b->ops->rope(d->b, &op, d->k, s->n_kv_head, s->head_dim);
+    return (struct rope_op){.kind = s->family->rope,
+                            .n_dims = s->rope_dims,
+                            .theta = local ? s->family->local_theta : s->rope_theta,
+                            .freq_scale = local ? 1.0f : s->rope_scale,
+                            .freq_factors = d->freq_factors};
+}
+
+/* a = attention of q, k and v. */
+static void attend_heads(decoder *d, uint32_t l)
+{
+    const struct shape *s = &d->shape;
+    const struct layer *y = &d->layers[l];
+    bool normed = s->family->head_norms;
+    struct norm_op q_norm = norm_of(d, y->q_norm, 0), k_norm = norm_of(d, y->k_norm, 0);
+    struct attention_op op = {.layer = l,
+                              .n_head = s->n_head,
+                              .n_kv_head = s->n_kv_head,
+                              .head_dim = s->head_dim,
+                              .q_norm = normed ? &q_norm : NULL,
+                              .k_norm = normed ? &k_norm : NULL,
+                              .rope = rope_of(d, l),
+                              .scale = s->attn_scale,
+                              .window = shape_global(s, l) ? 0 : s->window};
+    d->b->ops->attention(d->b, &op, d->q, d->k, d->v, d->a);
 }
 
 /* x += o(attention(norm(x))) */
 static void attend(decoder *d, uint32_t l)
 {
-    const struct shape *s = &d->shape;
     const struct layer *y = &d->layers[l];
     const struct backend_ops *ops = d->b->ops;
     struct norm_op pre = norm_of(d, y->attn_norm, y->attn_norm_bias);
@@ -320,20 +342,7 @@ static void attend(decoder *d, uint32_t l)
                 (struct linear_out[]){
                     {y->q, y->q_bias, d->q}, {y->k, y->k_bias, d->k}, {y->v, y->v_bias, d->v}});
     moved(d);
-    if (s->family->head_norms) {
-        struct norm_op q = norm_of(d, y->q_norm, 0), k = norm_of(d, y->k_norm, 0);
-        ops->norm_heads(d->b, &q, d->q, s->n_head, s->head_dim);
-        ops->norm_heads(d->b, &k, d->k, s->n_kv_head, s->head_dim);
-    }
-    rotate(d, l);
-    ops->store_kv(d->b, l, d->k, d->v);
-    struct attention_op op = {.layer = l,
-                              .n_head = s->n_head,
-                              .n_kv_head = s->n_kv_head,
-                              .head_dim = s->head_dim,
-                              .scale = s->attn_scale,
-                              .window = shape_global(s, l) ? 0 : s->window};
-    ops->attention(d->b, &op, d->q, d->a);
+    attend_heads(d, l);
     into_h(d, d->a, y->o, y->o_bias);
     add_later(d, y->post_attn_norm);
 }

@@ -1,6 +1,7 @@
 /* Speed of the engine alone, as one JSON object: prefill of one prompt, and decoding of 1, 4, 16 ... sequences together.
- *     engine_bench MODEL [--threads T] [--prompt P] [--gen G] [--batch 1,4,16] [--isa ISA] [--backend B] [--chunk ROWS] [--repeat N]
- * The ids are arbitrary: speed does not depend on them. Each figure is the best of N repeats: other work on the machine
+ *     engine_bench MODEL [--threads T] [--prompt P] [--gen G] [--batch 1,4,16] [--context C] [--isa ISA] [--backend B]
+ *                  [--chunk ROWS] [--repeat N]
+ * Decoding starts at position C. The ids are arbitrary: speed does not depend on them. Each figure is the best of N repeats: other work on the machine
  * only ever makes it slower. tok_per_cpu_s is per second of processor time (all threads together): less disturbed by it. */
 #include <stdio.h>
 #include <time.h>
@@ -15,7 +16,7 @@
 struct options {
     const char *model, *isa, *backend;
     int threads, repeat;
-    uint32_t prompt, gen, chunk;
+    uint32_t prompt, gen, chunk, context;
     uint32_t batch[BATCHES_MAX];
     size_t n_batch;
 };
@@ -118,7 +119,6 @@ static void report(struct bench *b)
 {
     buf out = {0};
     struct json_out j;
-    const uint32_t context = 64; /* as llama-batched-bench -npp 64 */
     struct lap s = best_prefill(b);
     json_begin(&j, &out);
     json_obj(&j);
@@ -133,9 +133,10 @@ static void report(struct bench *b)
     json_key(&j, "decode"), json_arr(&j);
     for (size_t i = 0; i < b->o.n_batch; i++) {
         uint32_t n = b->o.batch[i];
-        s = best_decode(b, n, context);
+        s = best_decode(b, n, b->o.context);
         json_obj(&j);
         json_key(&j, "sequences"), json_u64(&j, n);
+        json_key(&j, "context"), json_u64(&j, b->o.context);
         json_key(&j, "tok_per_s"), json_f64(&j, (double)n * b->o.gen / s.wall);
         json_key(&j, "tok_per_cpu_s"), json_f64(&j, (double)n * b->o.gen / s.cpu);
         json_key(&j, "gb_per_s"), json_f64(&j, 1e-9 * (double)b->info->weight_bytes * b->o.gen / s.wall);
@@ -169,7 +170,7 @@ static void batches(struct options *o, const char *text)
 
 static struct options options(int argc, char **argv)
 {
-    struct options o = {.repeat = 3, .prompt = 512, .gen = 32, .chunk = 512, .batch = {1, 4, 16}, .n_batch = 3};
+    struct options o = {.repeat = 3, .prompt = 512, .gen = 32, .chunk = 512, .context = 64 /* as llama-batched-bench -npp 64 */, .batch = {1, 4, 16}, .n_batch = 3};
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : "";
         if (a[0] != '-') {
@@ -185,6 +186,8 @@ static struct options options(int argc, char **argv)
             o.gen = number(v, 1, 65536, a);
         else if (!strcmp(a, "--chunk"))
             o.chunk = number(v, 1, ENGINE_ROWS_MAX, a);
+        else if (!strcmp(a, "--context"))
+            o.context = number(v, 1, 65536, a);
         else if (!strcmp(a, "--repeat"))
             o.repeat = (int)number(v, 1, 1000, a);
         else if (!strcmp(a, "--batch"))
@@ -197,8 +200,8 @@ static struct options options(int argc, char **argv)
             o.model = NULL, i = argc;
     }
     if (!o.model) {
-        fprintf(stderr, "usage: engine_bench MODEL [--threads T] [--prompt P] [--gen G] [--batch 1,4,16] [--isa ISA] "
-                        "[--backend B] [--chunk ROWS] [--repeat N]\n");
+        fprintf(stderr, "usage: engine_bench MODEL [--threads T] [--prompt P] [--gen G] [--batch 1,4,16] [--context C] "
+                        "[--isa ISA] [--backend B] [--chunk ROWS] [--repeat N]\n");
         exit(2);
     }
     return o;
@@ -209,7 +212,7 @@ static void open_engine(struct bench *b, model_file *f)
     uint32_t most = 1;
     for (size_t i = 0; i < b->o.n_batch; i++)
         most = b->o.batch[i] > most ? b->o.batch[i] : most;
-    uint32_t longest = b->o.prompt > 64 + b->o.gen ? b->o.prompt : 64 + b->o.gen;
+    uint32_t decoded = b->o.context + b->o.gen, longest = b->o.prompt > decoded ? b->o.prompt : decoded;
     b->seq_blocks = (longest - 1) / ENGINE_BLOCK_TOKENS + 1;
     uint32_t n_blocks = b->seq_blocks * most, rows = b->o.chunk > most ? b->o.chunk : most;
     struct engine_config cfg = {.backend = b->o.backend, .threads = b->o.threads ? b->o.threads : thread_cpus(), .isa = b->o.isa,

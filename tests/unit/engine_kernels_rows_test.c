@@ -132,7 +132,7 @@ static void halves_are_those_of_the_hardware(void **state UNUSED)
             }
             for (size_t s = n_k; s-- > 0;) {
                 memset(got, 0, sizeof got);
-                k[s]->store_kv(row, row, got, 3, 16);
+                k[s]->store_kv[KV_F16](row, row, (uint8_t *)got, 3, 16);
                 if (s == n_k - 1)
                     memcpy(want, got, sizeof got);
                 assert_memory_equal(got, want, sizeof got);
@@ -152,7 +152,7 @@ static void what_is_stored_is_finite(void **state UNUSED)
     float row[16] = {INFINITY, -INFINITY, NAN, 1e30f, -1e30f, 65519, 65520};
     for (size_t s = 0; s < n_k; s++) {
         uint16_t kv[512] = {0};
-        k[s]->store_kv(row, row, kv, 0, 16);
+        k[s]->store_kv[KV_F16](row, row, (uint8_t *)kv, 0, 16);
         for (int i = 0; i < 16; i++)
             assert_true(isfinite(half_to_float(kv[i * 16])));
     }

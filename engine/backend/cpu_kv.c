@@ -1,0 +1,80 @@
+/* The KV pool: its memory, and whole blocks of it. */
+#include "engine/backend/cpu.h"
+
+int cpu_add_kv(backend *b, const struct kv_shape *shape)
+{
+    cpu *c = cpu_of(b);
+    if (!shape->head_dim || shape->head_dim % 16 || shape->type >= KV_TYPES)
+        return ERR_UNSUPPORTED;
+    size_t heads;
+    if (size_mul(shape->n_layer, shape->n_kv_head, &heads) < 0 ||
+        size_mul(heads, kv_head_bytes(shape->type, shape->head_dim), &c->kv_block_bytes) < 0 ||
+        size_mul(c->kv_block_bytes, shape->n_blocks, &c->kv_bytes) < 0)
+        return ERR_TOO_BIG;
+    c->kv_shape = *shape;
+    c->kv = cpu_pages(c->kv_bytes);
+    return c->kv ? 0 : ERR_NOMEM;
+}
+
+uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head)
+{
+    const struct kv_shape *s = &c->kv_shape;
+    size_t index = (size_t)layer * s->n_kv_head + head;
+    return c->kv + block * c->kv_block_bytes + index * kv_head_bytes(s->type, s->head_dim);
+}
+
+size_t cpu_block_bytes(const backend *b)
+{
+    return ((const cpu *)(const void *)b)->kv_block_bytes;
+}
+
+/* The first n tokens of one layer and head. */
+static void copy_halves(uint8_t *out, const uint8_t *in, uint32_t n, size_t head_dim)
+{
+    const size_t row = (size_t)2 * ENGINE_BLOCK_TOKENS, v = row * head_dim;
+    for (size_t d = 0; d < head_dim; d++)
+        memcpy(out + d * row, in + d * row, (size_t)2 * n);
+    memcpy(out + v, in + v, 2 * n * head_dim);
+}
+
+static void copy_bytes(uint8_t *out, const uint8_t *in, uint32_t n, size_t head_dim)
+{
+    const size_t row = (size_t)2 * ENGINE_BLOCK_TOKENS; /* of units, and of two dimensions of K */
+    for (size_t i = 0; i < 2 + head_dim / 2; i++)
+        memcpy(out + i * row, in + i * row, (size_t)2 * n);
+    const size_t v = row * (2 + head_dim / 2);
+    for (uint32_t t = 0; t < n; t++)
+        for (size_t d = 0; d < head_dim; d++) {
+            size_t at = v + (t / 2 * head_dim + d) * 2 + t % 2;
+            out[at] = in[at];
+        }
+}
+
+void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens)
+{
+    cpu *c = cpu_of(b);
+    const struct kv_shape *s = &c->kv_shape;
+    CHECK(from < s->n_blocks && to < s->n_blocks && n_tokens <= ENGINE_BLOCK_TOKENS);
+    uint8_t *out = cpu_kv_at(c, to, 0, 0);
+    const uint8_t *in = cpu_kv_at(c, from, 0, 0);
+    memset(out, 0, c->kv_block_bytes); /* what lies behind n_tokens is another's */
+    for (uint32_t i = 0; i < s->n_layer * s->n_kv_head; i++) {
+        (s->type == KV_INT8 ? copy_bytes : copy_halves)(out, in, n_tokens, s->head_dim);
+        out += kv_head_bytes(s->type, s->head_dim);
+        in += kv_head_bytes(s->type, s->head_dim);
+    }
+}
+
+void cpu_block_export(const backend *b, uint32_t block, void *out)
+{
+    const cpu *c = (const cpu *)(const void *)b;
+    CHECK(block < c->kv_shape.n_blocks);
+    memcpy(out, cpu_kv_at(c, block, 0, 0), c->kv_block_bytes);
+}
+
+void cpu_block_import(backend *b, uint32_t block, const void *p)
+{
+    cpu *c = cpu_of(b);
+    CHECK(block < c->kv_shape.n_blocks);
+    memcpy(cpu_kv_at(c, block, 0, 0), p, c->kv_block_bytes);
+}
