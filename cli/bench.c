@@ -267,7 +267,8 @@ static int open_engine(struct bench *b, model_file *f, struct why *w)
                                 .kv_blocks = n_blocks,
                                 .rows_max = (uint32_t)n_rows,
                                 .progress = b->say,
-                                .progress_ctx = b->ctx};
+                                .progress_ctx = b->ctx,
+                                .prepare = ENGINE_PREPARE_AUTO}; /* as a worker does */
     int e = engine_open(f, &cfg, &b->e, w);
     if (e < 0)
         return e;
@@ -289,6 +290,7 @@ static void describe(struct bench *b)
     snprintf(r->name, sizeof r->name, "%s", i->name);
     snprintf(r->isa, sizeof r->isa, "%s", i->isa);
     r->threads = i->threads;
+    r->prepared = i->prepared_path != NULL;
     r->cost = engine_cost(b->e, (uint32_t)(b->o->context + b->o->gen / 2) + 1);
     b->n_vocab = i->n_vocab;
 }

@@ -38,6 +38,7 @@ struct bench_result {
     } types[BENCH_TYPES_MAX]; /* of the file's tensors, most first */
     size_t n_types;
     int threads;
+    bool prepared; /* the weights are mapped from a prepared file */
     double load_s;
     struct engine_limits limits;
     struct engine_cost cost; /* of one token, in the middle of decoding */

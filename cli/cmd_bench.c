@@ -193,6 +193,7 @@ static void print_json(const struct bench_options *o, const struct bench_result 
         put_rate(&j, &r->decode[i], &r->limits, true);
     json_arr_end(&j);
     put_limits(&j, &r->limits);
+    json_kv_bool(&j, "prepared", r->prepared);
     json_kv_f64(&j, "load_s", r->load_s);
     json_kv_u64(&j, "peak_rss_bytes", r->peak_rss_bytes);
     json_obj_end(&j);
@@ -237,8 +238,10 @@ static void print_table(const struct bench_options *o, const struct bench_result
     printf("model     %s: %s", r->name[0] ? r->name : o->model, r->family);
     for (size_t i = 0; i < r->n_types; i++)
         printf(", %s %.1f MB", r->types[i].type, (double)r->types[i].bytes / 1e6);
-    printf("\nengine    %s, %d thread%s; loaded in %.2f s; peak RSS %.0f MB\n", r->isa, r->threads,
-           r->threads == 1 ? "" : "s", r->load_s, (double)r->peak_rss_bytes / 1e6);
+    printf("\nengine    %s, %d thread%s; loaded in %.3f s, weights %s; peak RSS %.0f MB\n", r->isa,
+           r->threads, r->threads == 1 ? "" : "s", r->load_s,
+           r->prepared ? "mapped as prepared" : "packed in memory",
+           (double)r->peak_rss_bytes / 1e6);
     print_limits(&r->limits);
     printf("\n%-22s %9s %9s %9s %9s %9s %9s\n", "", "tokens/s", "GOP/s", "of peak", "GB/s",
            "of reads", "of limit");

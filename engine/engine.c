@@ -197,6 +197,7 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
         return err;
     }
     fill_info(e, f, n_blocks);
+    model_file_drop_pages(f); /* rows of the embedding are all that is read from now on */
     *out = e;
     return 0;
 }

@@ -396,9 +396,20 @@ uint64_t sched_tick(sched *s, uint64_t now_us)
     return next;
 }
 
+void sched_collect(sched *s)
+{
+    outbox_turn(s->outbox);
+}
+
+void sched_send(sched *s)
+{
+    outbox_send(s->outbox, &s->out);
+}
+
 void sched_flush(sched *s)
 {
-    outbox_flush(s->outbox, &s->out);
+    sched_collect(s);
+    sched_send(s);
 }
 
 struct sched_load sched_load_now(const sched *s)

@@ -93,7 +93,7 @@ void sched_speculate(sched *s, size_t n);
 /* What the step under way has cost, and how many tokens it brought. */
 void sched_step_took(sched *s, uint32_t tokens, uint64_t took_us);
 
-/* outbox.c: copies what it is given */
+/* outbox.c: copies what it is given; outbox_send may run while another thread adds */
 struct outbox *outbox_new(void);
 void outbox_free(struct outbox *o);
 void outbox_delta(struct outbox *o, uint64_t gateway, const struct sched_delta *d);
@@ -102,6 +102,7 @@ void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t
                   const struct why *w);
 void outbox_forget(struct outbox *o, uint64_t gateway,
                    uint64_t request); /* request 0: all of the gateway */
-void outbox_flush(struct outbox *o, const struct sched_out *out);
+void outbox_turn(struct outbox *o);   /* what is there is what outbox_send sends */
+void outbox_send(struct outbox *o, const struct sched_out *out);
 
 #endif

@@ -46,8 +46,8 @@ static bool take_tokens(sched *s, struct sequence *q)
         s->picked[i] = *out;
         hit = i < q->n_drafts && sequence_token(q, sequence_total(q)) == out->id;
         if (i < q->n_drafts) {
-            draft_seen(&q->odds, q->draft_match + i, hit);
-            draft_seen(&s->odds, q->draft_match + i, hit);
+            draft_seen(&q->odds, &q->draft_from, i, hit);
+            draft_seen(&s->odds, &q->draft_from, i, hit);
         }
         ended = decide(s, q, out->id);
     }

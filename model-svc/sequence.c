@@ -60,7 +60,7 @@ uint32_t sequence_guess(struct sequence *s, uint32_t max)
 {
     reserve(s, max);
     struct draft_text known = {s->prompt, s->ids, s->n_prompt, s->n_ids};
-    return drafter_guess(&s->drafter, &known, s->ids + s->n_ids, max, &s->draft_match);
+    return drafter_guess(&s->drafter, &known, s->ids + s->n_ids, max, &s->draft_from);
 }
 
 static void add_hash(struct sequence *s, const struct digest *h)

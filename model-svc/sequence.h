@@ -50,9 +50,9 @@ struct sequence {
     struct draft_odds odds;
 
     /* the step under way */
-    uint32_t n_rows;      /* 0: not part of it */
-    uint32_t n_drafts;    /* of them, its last ones: the ids guessed stand behind those that are */
-    uint32_t draft_match; /* how much of a match the first of them comes from */
+    uint32_t n_rows;   /* 0: not part of it */
+    uint32_t n_drafts; /* of them, its last ones: the ids guessed stand behind those that are */
+    struct draft_source draft_from;
     uint32_t job, n_jobs; /* its sampling jobs, for the next id and behind each guess */
 
     enum seq_end end;

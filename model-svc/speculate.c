@@ -32,7 +32,7 @@ static uint32_t most_for(const sched *s, const struct sequence *q)
 
 static float chance_after(const sched *s, const struct sequence *q, float so_far, uint32_t n)
 {
-    return so_far * draft_chance(&q->odds, &s->odds, q->draft_match + n);
+    return so_far * draft_chance(&q->odds, &s->odds, &q->draft_from, n);
 }
 
 static size_t collect(sched *s, size_t n)

@@ -2,7 +2,7 @@
 
 /* Weights of one part stay in the second-level cache while the tiles of rows pass. */
 #define PART_BYTES_MAX (192 << 10)
-#define PARTS_PER_THREAD 4 /* so that a thread that was held up costs a fraction of the operator */
+#define PARTS_PER_THREAD 8 /* so that a thread that was held up costs a fraction of the operator */
 
 /* ---- tiles -------------------------------------------------------------------------------------------------------- */
 

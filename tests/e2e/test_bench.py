@@ -29,7 +29,7 @@ def test_json_has_every_figure():
     assert [d["sequences"] for d in got["decode"]] == [2, 1, 5]
     assert got["decode_tok_s"] == got["decode"][0]["tok_s"] > 0, "the first batch size given"
     assert got["prefill_tok_s"] == got["prefill"]["tok_s"] > 0
-    assert got["load_s"] > 0 and got["limits"]["read_gb_s"] > 0 and got["limits"]["threads"] == 1
+    assert isinstance(got["prepared"], bool) and got["load_s"] > 0 and got["limits"]["read_gb_s"] > 0 and got["limits"]["threads"] == 1
     assert 96e6 < got["peak_rss_bytes"] < 1e9, "at least the weights, and without what the limits read"
 
 

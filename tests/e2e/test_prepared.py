@@ -81,14 +81,14 @@ def flip(path, at):
 def test_three_that_start_together_prepare_once_and_share(place):
     workers = [place.start() for _ in range(3)]
     numerics = {w.ready()["numerics"] for w in workers}
-    assert len(numerics) == 1 and sum(w.prepared_it() for w in workers) == 1
-    assert all(w.said("ready")["weights"] == "mapped" for w in workers)
+    assert len(numerics) == 1
+    assert [w.said("ready")["weights"] for w in workers] == ["mapped"] * 3
+    assert sum(w.prepared_it() for w in workers) == 1, [w.lines() for w in workers]
     assert sorted(p.name for p in place.model.parent.iterdir()) == ["m.gguf", "m.gguf.digest", "m.gguf.prepared"]
     size = place.prepared.stat().st_size // 1024
-    until(lambda: all(w.rollup()["Rss"] > size for w in workers), 30, "the weights to be in all page tables")
-    if not os.environ.get("NUNCHI_SANITIZER"):
-        assert all(w.rollup()["Pss"] < w.rollup()["Rss"] - size / 2 for w in workers), "the pages are not shared"
-    assert all(w.end() == 0 for w in workers)
+    # Pages that three processes map count for a third of one in each.
+    until(lambda: all(r["Rss"] - r["Pss"] > size / 2 for r in (w.rollup() for w in workers)), 30, "the pages to be shared")
+    assert [w.end() for w in workers] == [0, 0, 0]
 
 
 def test_damage_under_a_running_worker(place):

@@ -28,12 +28,13 @@ static void test_goes_on_as_before(void **state)
     (void)state;
     static const int32_t ids[] = {1, 2, 3, 4, 5, 9, 2, 3, 7, 8, 1, 2, 3};
     int32_t out[DRAFT_MAX];
-    uint32_t match;
+    struct draft_source from;
     struct drafter d = {0};
     struct draft_text t = whole(ids, ARRAY_LEN(ids), 6);
     /* "1 2 3" at the beginning is a longer match than the later "2 3" */
-    assert_int_equal(drafter_guess(&d, &t, out, 3, &match), 3);
-    assert_int_equal(match, 3);
+    assert_int_equal(drafter_guess(&d, &t, out, 3, &from), 3);
+    assert_int_equal(from.match, 3);
+    assert_true(from.agreed);
     assert_memory_equal(out, ((int32_t[]){4, 5, 9}), 3 * sizeof out[0]);
     drafter_clear(&d);
 }
@@ -43,10 +44,10 @@ static void test_round_and_round(void **state)
     (void)state;
     static const int32_t ids[] = {7, 5, 6, 5, 6};
     int32_t out[DRAFT_MAX];
-    uint32_t match;
+    struct draft_source from;
     struct drafter d = {0};
     struct draft_text t = whole(ids, ARRAY_LEN(ids), 2);
-    assert_int_equal(drafter_guess(&d, &t, out, 5, &match), 5);
+    assert_int_equal(drafter_guess(&d, &t, out, 5, &from), 5);
     assert_memory_equal(out, ((int32_t[]){5, 6, 5, 6, 5}), 5 * sizeof out[0]);
     drafter_clear(&d);
 }
@@ -54,14 +55,14 @@ static void test_round_and_round(void **state)
 static void test_nothing_to_go_by(void **state)
 {
     (void)state;
-    static const int32_t ids[] = {1, 2, 3, 4, 5, 6, 3};
+    static const int32_t ids[] = {1, 2, 3, 4, 5, 6, 7};
     int32_t out[DRAFT_MAX];
-    uint32_t match;
+    struct draft_source from;
     struct drafter d = {0};
     for (uint32_t n = 0; n <= ARRAY_LEN(ids); n++) {
         struct draft_text t = whole(ids, n, 4);
-        assert_int_equal(drafter_guess(&d, &t, out, 5, &match), 0);
-        assert_int_equal(match, 0);
+        assert_int_equal(drafter_guess(&d, &t, out, 5, &from), 0);
+        assert_int_equal(from.match, 0);
     }
     drafter_clear(&d);
 }
@@ -70,13 +71,13 @@ static void test_nothing_to_go_by(void **state)
 static uint32_t longest(const int32_t *ids, uint32_t n)
 {
     uint32_t best = 0;
-    for (uint32_t end = 1; end + 1 < n; end++) {
+    for (uint32_t end = 0; end + 1 < n; end++) {
         uint32_t m = 0;
         while (m <= end && m < 16 && ids[end - m] == ids[n - 1 - m])
             m++;
         best = m > best ? m : best;
     }
-    return best >= 2 ? best : 0;
+    return best;
 }
 
 /* Text that grows id by id: as good as searching all of it as long as pairs are rare, never a match
@@ -94,9 +95,10 @@ static void test_against_a_plain_search(void **state)
         uint32_t found = 0, best = 0;
         for (uint32_t n = 1; n < 3000; n += 1 + rnd(&s) % 9) {
             int32_t out[8], again[8];
-            uint32_t match, match_again;
+            struct draft_source from, from_again;
             struct draft_text t = whole(ids, n, (uint32_t)seed * 100);
-            uint32_t got = drafter_guess(&d, &t, out, 8, &match), most = longest(ids, n);
+            uint32_t got = drafter_guess(&d, &t, out, 8, &from), match = from.match,
+                     most = longest(ids, n);
             assert_true(match <= most);
             assert_int_equal(got, match ? 8 : 0);
             found += most > 0;
@@ -104,8 +106,9 @@ static void test_against_a_plain_search(void **state)
             if (n % 7)
                 continue;
             struct drafter fresh = {0};
-            assert_int_equal(drafter_guess(&fresh, &t, again, 8, &match_again), got);
-            assert_int_equal(match, match_again);
+            assert_int_equal(drafter_guess(&fresh, &t, again, 8, &from_again), got);
+            assert_int_equal(match, from_again.match);
+            assert_int_equal(from.agreed, from_again.agreed);
             assert_memory_equal(out, again, got * sizeof out[0]);
             drafter_clear(&fresh);
         }
@@ -123,33 +126,60 @@ static void test_monotonous_text_is_no_trap(void **state)
     for (uint32_t i = 0; i < N; i++)
         ids[i] = i % 3 == 2 ? (int32_t)i : 1; /* 1 1 x 1 1 y */
     struct drafter d = {0};
-    uint32_t match;
+    struct draft_source from;
     for (uint32_t n = 3; n < N; n++) { /* minutes if every place were looked at */
         struct draft_text t = whole(ids, n, 10);
-        (void)drafter_guess(&d, &t, out, 8, &match);
-        assert_true(match <= 2);
+        (void)drafter_guess(&d, &t, out, 8, &from);
+        assert_true(from.match <= 2);
     }
     drafter_clear(&d);
     free(ids);
+}
+
+/* What most say, by how long they agree with what was said before; else what the newest says. */
+static void test_places_are_asked(void **state)
+{
+    (void)state;
+    static const int32_t most[] = {1, 2, 7, 1, 2, 7, 1, 2, 8, 1, 2};
+    static const int32_t one[] = {5, 9, 6, 9, 4, 8, 9};
+    int32_t out[DRAFT_MAX];
+    struct draft_source from;
+    struct drafter d = {0};
+    struct draft_text t = whole(most, 6 + 5, 3);
+    assert_int_equal(drafter_guess(&d, &t, out, 2, &from), 2);
+    assert_int_equal(out[0], 7);
+    drafter_clear(&d);
+    t = whole(one, ARRAY_LEN(one), 3);
+    assert_int_equal(drafter_guess(&d, &t, out, 1, &from), 1);
+    assert_int_equal(out[0], 4);
+    assert_int_equal(from.match, 1);
+    drafter_clear(&d);
 }
 
 static void test_odds(void **state)
 {
     (void)state;
     struct draft_odds own = {0}, all = {0};
-    float first = draft_chance(&own, &all, 2);
+    const struct draft_source two = {2, true}, nine = {9, true}, split = {2, false};
+    float first = draft_chance(&own, &all, &two, 0);
     assert_true(first > 0.3f && first < 0.7f);
     for (int i = 0; i < 200; i++)
-        draft_seen(&all, 2, false);
-    assert_true(draft_chance(&own, &all, 2) < 0.05f);
-    assert_true(draft_chance(&own, &all, 9) == first); /* long matches are another matter */
-    for (int i = 0; i < 20; i++)
-        draft_seen(&own, 2, true);
-    assert_true(draft_chance(&own, &all, 2) > 0.7f); /* this answer is not like the others */
+        draft_seen(&all, &two, 0, false);
+    assert_true(draft_chance(&own, &all, &two, 0) < 0.1f);
+    /* longer matches, places that do not agree, and ids behind one that came true are others */
+    assert_true(draft_chance(&own, &all, &nine, 0) == first);
+    assert_true(draft_chance(&own, &all, &split, 0) == first);
+    assert_true(draft_chance(&own, &all, &two, 1) == first);
+    for (int i = 0; i < 40; i++)
+        draft_seen(&own, &two, 0, true);
+    assert_true(draft_chance(&own, &all, &two, 0) > 0.7f); /* this answer is not like the others */
     for (int i = 0; i < 100; i++)
-        draft_seen(&own, 2, i % 2);
-    float half = draft_chance(&own, &all, 2);
-    assert_true(half > 0.4f && half < 0.6f); /* what was long ago is forgotten */
+        draft_seen(&own, &two, 0, i % 2);
+    float half = draft_chance(&own, &all, &two, 0);
+    assert_true(half > 0.4f && half < 0.6f);      /* what was long ago is forgotten */
+    for (uint32_t match = 1; match < 40; match++) /* every class has a place */
+        for (uint32_t nth = 0; nth < DRAFT_MAX; nth++)
+            draft_seen(&own, &(struct draft_source){match, nth % 2}, nth, true);
 }
 
 int main(void)
@@ -160,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_nothing_to_go_by),
         cmocka_unit_test(test_against_a_plain_search),
         cmocka_unit_test(test_monotonous_text_is_no_trap),
+        cmocka_unit_test(test_places_are_asked),
         cmocka_unit_test(test_odds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

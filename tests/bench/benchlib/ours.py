@@ -69,6 +69,8 @@ def memory(pid):
 
 
 def machine():
-    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name"))
+    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    told = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines}
+    cpu = f"{told['model name']} (family {told['cpu family']}, model {told['model']})"
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"cpu": cpu, "processors": os.cpu_count(), "memory_gb": round(pages / 1e9, 1)}

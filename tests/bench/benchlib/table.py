@@ -1,6 +1,7 @@
 """What was measured, as a Markdown table for docs/PERFORMANCE.md."""
 import json
 
+MARKS = ("<!-- measured: written by tests/bench/run -->\n", "<!-- end of measured -->\n")
 SHARE_NAMES = {"int8": "of the int8 peak", "bandwidth": "of the read bandwidth", "limit": "of the limit"}
 
 
@@ -20,7 +21,7 @@ def ratio(row):
 
 def markdown(rows):
     lines = ["| model | what | nunchi | llama.cpp | ratio | share of what the machine can do |", "|---|---|---|---|---|---|"]
-    last = None
+    last = None  # a model's name stands once
     for r in rows:
         unit = "" if r["unit"] == "tok/s" else f" {r['unit']}"
         lines.append(f"| {r['model'] if r['model'] != last else '…'} | {r['what']} | {number(r['ours'])}{unit} | "
@@ -52,3 +53,11 @@ def whole(folder, parts):
                     + (f"; at most, {limits(kept['limits'])}" if kept["limits"] else "")
                     + (f"; {disturbed} runs were disturbed" if disturbed else "") + ")\n\n" + markdown(kept["rows"]) + "\n")
     return "\n".join(text)
+
+
+def between_marks(page, text):
+    head, _, rest = page.partition(MARKS[0])
+    _, mark, tail = rest.partition(MARKS[1])
+    if not mark:
+        raise ValueError("the page has no marks for the tables: " + " ".join(m.strip() for m in MARKS))
+    return head + MARKS[0] + "\n" + text + "\n" + MARKS[1] + tail
