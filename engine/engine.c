@@ -42,19 +42,41 @@ static int make_backend(const struct engine_config *cfg, const struct backend_co
                    "there is no backend '%.20s'; there are cpu and reference", name.p);
 }
 
-/* Bytes of one exported block. */
-static uint64_t block_bytes(const struct shape *s, uint64_t per_number)
+static bool is_reference(const struct engine_config *cfg)
 {
-    return 2 * (uint64_t)s->n_layer * ENGINE_BLOCK_TOKENS * s->n_kv_head * s->head_dim * per_number;
+    return cfg->backend && strcmp(cfg->backend, "reference") == 0;
 }
 
-static int count_blocks(const struct engine_config *cfg, const struct shape *s, uint32_t *out,
-                        struct why *w)
+static int read_kv_type(const struct engine_config *cfg, enum kv_type *out, struct why *w)
+{
+    slice name = slice_str(cfg->kv_type && cfg->kv_type[0] ? cfg->kv_type : "f16");
+    *out = slice_eq_str(name, "int8") ? KV_INT8 : KV_F16;
+    if (*out == KV_F16 && !slice_eq_str(name, "f16"))
+        return why_set(w, ERR_INVALID, "kv-type", "'%.20s' is no type of KV; f16 and int8 are",
+                       name.p);
+    if (*out == KV_INT8 && is_reference(cfg))
+        return why_set(
+            w, ERR_UNSUPPORTED, "kv-type",
+            "the reference backend keeps K and V as float32; int8 needs the cpu backend");
+    return 0;
+}
+
+/* Of one exported block. */
+static uint64_t block_bytes(const struct engine_config *cfg, const struct shape *s,
+                            enum kv_type type)
+{
+    uint64_t heads = 2 * (uint64_t)s->n_layer * ENGINE_BLOCK_TOKENS * s->n_kv_head;
+    if (type == KV_INT8)
+        return heads * (s->head_dim + 2); /* and a step */
+    return heads * s->head_dim * (is_reference(cfg) ? sizeof(float) : 2);
+}
+
+static int count_blocks(const struct engine_config *cfg, const struct shape *s, enum kv_type type,
+                        uint32_t *out, struct why *w)
 {
     uint64_t n = cfg->kv_blocks;
-    bool reference = cfg->backend && strcmp(cfg->backend, "reference") == 0;
     if (n == 0 && cfg->kv_bytes > 0)
-        n = cfg->kv_bytes / block_bytes(s, reference ? sizeof(float) : 2);
+        n = cfg->kv_bytes / block_bytes(cfg, s, type);
     else if (n == 0)
         n = (s->n_context + ENGINE_BLOCK_TOKENS - 1) / ENGINE_BLOCK_TOKENS;
     if (n < 1 || n > KV_BLOCKS_MAX)
@@ -66,13 +88,14 @@ static int count_blocks(const struct engine_config *cfg, const struct shape *s, 
 
 /* What must be equal for two workers to have the same bits. The instruction set and the number of
  * threads are not in it. */
-static void name_numerics(struct engine_info *info)
+static void name_numerics(struct engine_info *info, enum kv_type kv_type)
 {
     digest_stream *s = digest_begin((slice){0});
     digest_add_slice(s, SLICE_LIT("nunchi numerics"));
     digest_add(s, info->weights.b, sizeof info->weights.b);
     digest_add_u32(s, ENGINE_ARITHMETIC_VERSION);
     digest_add_slice(s, slice_str(info->backend));
+    digest_add_slice(s, slice_str(kv_type == KV_INT8 ? "int8" : "f16"));
     digest_add_u64(s, info->kv_block_bytes);
     info->numerics = digest_end(s);
 }
@@ -93,7 +116,7 @@ static void fill_held(engine *e)
     copy_text(e->info.in_memory_why, sizeof e->info.in_memory_why, slice_str(held.why_not));
 }
 
-static void fill_info(engine *e, const model_file *f, uint32_t n_blocks)
+static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, enum kv_type kv_type)
 {
     struct engine_info *i = &e->info;
     const struct shape *s = &e->shape;
@@ -112,9 +135,8 @@ static void fill_info(engine *e, const model_file *f, uint32_t n_blocks)
     i->kv_block_bytes = e->b->ops->block_bytes(e->b);
     struct decoder_cost cost = decoder_cost(e->d);
     i->weight_bytes = cost.weight_bytes;
-    i->macs_per_token =
-        cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
-    name_numerics(i);
+    i->macs_per_token = cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
+    name_numerics(i, kv_type);
     fill_held(e);
 }
 
@@ -169,9 +191,12 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
     uint32_t n_blocks = 0;
     int threads = cfg->threads ? cfg->threads : thread_cpus();
     e->rows_max = cfg->rows_max ? cfg->rows_max : ROWS_DEFAULT;
-    err = shape_read(f, &e->shape, w);
+    enum kv_type kv_type;
+    err = read_kv_type(cfg, &kv_type, w);
     if (err >= 0)
-        err = count_blocks(cfg, &e->shape, &n_blocks, w);
+        err = shape_read(f, &e->shape, w);
+    if (err >= 0)
+        err = count_blocks(cfg, &e->shape, kv_type, &n_blocks, w);
     if (err >= 0 && (err = model_file_digest(f, &e->info.weights,
                                              cfg->progress ? hash_progress : NULL, &hashing)) < 0)
         why_set(w, err, "model", "the model file cannot be read");
@@ -183,6 +208,7 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
                                 .model_path = f->path,
                                 .model_mode = model_mode(f),
                                 .weights = e->info.weights,
+                                .kv_type = kv_type,
                                 .progress = cfg->progress,
                                 .progress_ctx = cfg->progress_ctx};
     if (err >= 0)
@@ -196,7 +222,7 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
         engine_close(e);
         return err;
     }
-    fill_info(e, f, n_blocks);
+    fill_info(e, f, n_blocks, kv_type);
     model_file_drop_pages(f); /* rows of the embedding are all that is read from now on */
     *out = e;
     return 0;

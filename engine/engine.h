@@ -102,16 +102,14 @@ enum engine_prepare {
     ENGINE_PREPARE_REQUIRED /* … where that cannot be, fail */
 };
 
-/* What KV holds: 16-bit floats, or bytes with a step for each vector (half the memory, a little less exact). */
-enum kv_type { KV_F16, KV_INT8, KV_TYPES };
-
 struct engine_config {
     const char *backend; /* "cpu" (default) or "reference" (float32 on OpenBLAS: slow, the tests' oracle) */
     int threads;         /* 0: thread_cpus() */
     const char *isa;     /* NULL: the best there is; else "avx512", "avx2", "portable" (an error if the CPU lacks it) */
     uint32_t kv_blocks;  /* 0: as many as kv_bytes allows */
     uint64_t kv_bytes;   /* memory for KV; 0 with kv_blocks 0: enough for one full context */
-    enum kv_type kv_type; /* of the cpu backend; the reference keeps floats and refuses KV_INT8 */
+    const char *kv_type; /* of the cpu backend: "f16" (NULL), or "int8": half the memory, a little less exact. The reference
+                            keeps float32 and refuses int8 */
     uint32_t rows_max;   /* most rows of one step; 0: 512 */
     void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent; "hash", "load", "pack", "prepare" */
     void *progress_ctx;

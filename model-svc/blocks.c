@@ -3,17 +3,24 @@
 #include "common/base/list.h"
 #include "common/base/map.h"
 
+/* A quarter of the pool at least is for blocks that nobody has looked for yet: a new prefix must
+ * get the time to be found. */
+#define OTHERS_SHARE 4
+
 struct block {
-    struct list link; /* in `spare` while unreferenced, else self-linked */
+    struct list link; /* in `spare` or `useful` while unreferenced, else self-linked */
     uint32_t refs;
     bool published;
+    bool useful; /* found again since it was published */
     struct digest hash;
 };
 
 struct kvpool {
     struct block *blocks;
-    uint32_t n, n_spare, n_published;
-    struct list spare; /* next to be taken first: never used ones, then the least recently used */
+    uint32_t n, n_spare, n_published, n_useful;
+    /* next to be taken first: never used ones, then the least recently used */
+    struct list spare;
+    struct list useful; /* taken when `spare` is empty; the least recently used first */
     map *by_hash;
 };
 
@@ -30,6 +37,7 @@ kvpool *kvpool_new(uint32_t n_blocks)
     p->n = p->n_spare = n_blocks;
     p->by_hash = map_new();
     list_init(&p->spare);
+    list_init(&p->useful);
     for (uint32_t i = 0; i < n_blocks; i++)
         list_append(&p->spare, &p->blocks[i].link);
     return p;
@@ -49,7 +57,7 @@ static void forget(kvpool *p, struct block *b)
     if (!b->published)
         return;
     map_del(p->by_hash, hash_key(&b->hash));
-    b->published = false;
+    b->published = b->useful = false;
     p->n_published--;
 }
 
@@ -61,20 +69,23 @@ static struct block *block_at(const kvpool *p, uint32_t block)
 
 static void add_ref(kvpool *p, struct block *b)
 {
-    if (b->refs++ == 0) {
-        list_remove(&b->link);
-        p->n_spare--;
-    }
+    if (b->refs++ > 0)
+        return;
+    list_remove(&b->link);
+    p->n_spare--;
+    p->n_useful -= b->useful;
 }
 
 uint32_t kvpool_take(kvpool *p)
 {
     struct list *first = list_first(&p->spare);
     if (!first)
+        first = list_first(&p->useful);
+    if (!first)
         return KVPOOL_NONE;
     struct block *b = CONTAINER_OF(first, struct block, link);
-    forget(p, b);
     add_ref(p, b);
+    forget(p, b);
     return (uint32_t)(b - p->blocks);
 }
 
@@ -91,6 +102,20 @@ static void put_first(struct list *head, struct list *node)
     list_append(head->next, node);
 }
 
+/* What was useful long ago makes way when useful blocks become too many: it is one of the others
+ * again. A prefix is used as often as what goes on from it, and put back after it, so that it is
+ * always the last to go. */
+static void keep_useful(kvpool *p, struct block *b)
+{
+    list_append(&p->useful, &b->link);
+    if (++p->n_useful <= p->n - p->n / OTHERS_SHARE)
+        return;
+    struct block *oldest = CONTAINER_OF(list_pop(&p->useful), struct block, link);
+    oldest->useful = false;
+    p->n_useful--;
+    list_append(&p->spare, &oldest->link);
+}
+
 void kvpool_unref(kvpool *p, uint32_t block)
 {
     struct block *b = block_at(p, block);
@@ -98,10 +123,12 @@ void kvpool_unref(kvpool *p, uint32_t block)
     if (--b->refs > 0)
         return;
     p->n_spare++;
-    if (b->published)
+    if (!b->published)
+        put_first(&p->spare, &b->link);
+    else if (!b->useful)
         list_append(&p->spare, &b->link);
     else
-        put_first(&p->spare, &b->link);
+        keep_useful(p, b);
 }
 
 uint32_t kvpool_find(kvpool *p, const struct digest *hash)
@@ -110,6 +137,7 @@ uint32_t kvpool_find(kvpool *p, const struct digest *hash)
     if (!b)
         return KVPOOL_NONE;
     add_ref(p, b);
+    b->useful = true;
     return (uint32_t)(b - p->blocks);
 }
 

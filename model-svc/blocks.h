@@ -1,7 +1,8 @@
 /* Which KV blocks are free, shared or remembered. A block is referenced by sequences; a full one
  * can be published under the hash of everything up to its end, and then be found by any sequence
- * with the same beginning. Unreferenced published blocks stay until their room is needed, least
- * recently used first. Numbers only: the bytes are the engine's. One thread. */
+ * with the same beginning. Unreferenced published blocks stay until their room is needed: first
+ * those that nobody ever looked for again, then the others, the least recently used first. Numbers
+ * only: the bytes are the engine's. One thread. */
 #ifndef NUNCHI_MODEL_BLOCKS_H
 #define NUNCHI_MODEL_BLOCKS_H
 
@@ -14,8 +15,8 @@ typedef struct kvpool kvpool;
 kvpool *kvpool_new(uint32_t n_blocks);
 void kvpool_free(kvpool *p); /* NULL is allowed */
 
-/* A block for its taker alone (one reference, not published); forgets the least recently used
- * published one if no other is free. KVPOOL_NONE when every block is referenced. */
+/* A block for its taker alone (one reference, not published); forgets the published one that is
+ * least likely to be missed if no other is free. KVPOOL_NONE when every block is referenced. */
 uint32_t kvpool_take(kvpool *p);
 void kvpool_ref(kvpool *p, uint32_t block);
 void kvpool_unref(kvpool *p, uint32_t block);

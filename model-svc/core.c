@@ -16,6 +16,7 @@ sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words
     s->vocab = *words;
     s->out = *out;
     s->pace = (struct pace){.target_us = cfg->step_target_us, .rows_max = cfg->step_tokens};
+    s->deadline_us = UINT64_MAX;
     s->pool = kvpool_new(cfg->n_blocks);
     s->queue = fairq_new();
     list_init(&s->open);
@@ -310,6 +311,8 @@ static void enqueue(sched *s, struct generation *g)
     map_put(s->by_id, key_of(&k), g);
     list_append(&s->open, &g->link);
     s->n_waiting++;
+    if (g->deadline_us && g->deadline_us < s->deadline_us)
+        s->deadline_us = g->deadline_us;
     g->flow = flow_of(s, &g->r);
     for (size_t i = 0; i < g->r.n_choices; i++)
         if (g->seqs[i].state != SEQ_ENDED)
@@ -326,7 +329,7 @@ int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, a
     if (old && old->r.attempt >= r->attempt)
         return why_set(w, ERR_EXISTS, "request", "this request is here already");
     if (s->n_waiting >= s->cfg.queue_max) {
-        *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s));
+        *retry_ms = pace_retry_ms(&s->pace, queued_tokens(s), s->turn_us * s->n_waiting / 2);
         return why_set(w, ERR_BUSY, "",
                        "%u requests wait already, which is the most this worker lets wait",
                        s->n_waiting);
@@ -378,6 +381,8 @@ void sched_gateway_gone(sched *s, uint64_t gateway)
 uint64_t sched_tick(sched *s, uint64_t now_us)
 {
     uint64_t next = UINT64_MAX;
+    if (now_us < s->deadline_us)
+        return s->deadline_us;
     LIST_EACH(it, &s->open)
     {
         struct generation *g = CONTAINER_OF(it, struct generation, link);
@@ -393,6 +398,7 @@ uint64_t sched_tick(sched *s, uint64_t now_us)
             next = g->deadline_us;
         }
     }
+    s->deadline_us = next;
     return next;
 }
 

@@ -47,7 +47,10 @@ struct sched {
     struct list running; /* struct sequence, by order_before */
     uint32_t n_running;
     uint32_t n_waiting; /* requests not started */
+    double turn_us;     /* from one request's first step to the next one's, while some wait */
+    uint64_t turned_us; /* the latest one's; 0: nobody waited then */
     uint64_t n_arrived;
+    uint64_t deadline_us; /* none of those open ends earlier; UINT64_MAX: none has one */
     struct outbox *outbox;
     buf scratch; /* text of one token */
 

@@ -6,7 +6,7 @@
 
 struct model_options {
     char *model, *model_name, *chat_format;
-    char *backend, *isa, *prepare;
+    char *backend, *isa, *prepare, *kv_type;
     int64_t check_ms;
     int64_t threads;
     int64_t kv_bytes, kv_blocks, context;

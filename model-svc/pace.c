@@ -208,8 +208,10 @@ uint32_t pace_decode_rate(const struct pace *p)
     return per_second(p->token_us);
 }
 
-uint32_t pace_retry_ms(const struct pace *p, uint64_t queued_tokens)
+uint32_t pace_retry_ms(const struct pace *p, uint64_t queued_tokens, double turns_us)
 {
     double us = prompt_token_us(p) > 0 ? prompt_token_us(p) : FIRST_TOKEN_US;
-    return (uint32_t)clamp((double)queued_tokens * us / 1000.0, RETRY_MIN_MS, RETRY_MAX_MS);
+    us *= (double)queued_tokens;
+    us = us > turns_us ? us : turns_us;
+    return (uint32_t)clamp(us / 1000.0, RETRY_MIN_MS, RETRY_MAX_MS);
 }

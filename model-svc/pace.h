@@ -44,8 +44,9 @@ double pace_prompt_us(const struct pace *p, uint32_t rows, uint32_t position);
 
 uint32_t pace_prefill_rate(const struct pace *p); /* tokens per second; 0: not measured yet */
 uint32_t pace_decode_rate(const struct pace *p);  /* of all sequences together */
-/* After how long a queue of so many prompt tokens will have gone down; 0.1 to 60 s. */
-uint32_t pace_retry_ms(const struct pace *p, uint64_t queued_tokens);
+/* When to come back: after so many prompt tokens have been computed, and not before turns_us; 0.1
+ * to 60 s. */
+uint32_t pace_retry_ms(const struct pace *p, uint64_t queued_tokens, double turns_us);
 
 /* Positions that rows begin .. begin + n - 1 of one sequence look back at. */
 static inline uint64_t pace_looks(uint32_t position, uint32_t n)

@@ -14,6 +14,9 @@ static uint32_t left_of(const struct sequence *q)
 
 /* ---- joining ---- */
 
+/* Weight of the newest turn in how fast the queue is believed to move. */
+#define TURN_NEWEST 0.1
+
 /* Another choice of the same request that has the whole prompt in its blocks. */
 static const struct sequence *sibling_with_prompt(const struct sequence *q)
 {
@@ -87,6 +90,16 @@ static bool make_way(sched *s, const struct sequence *q)
     return victim != NULL;
 }
 
+/* How fast the queue moves: what a refused client is told. */
+static void note_turn(sched *s, uint64_t now_us)
+{
+    if (s->turned_us) {
+        double us = (double)(now_us - s->turned_us);
+        s->turn_us += (s->turn_us > 0 ? TURN_NEWEST : 1) * (us - s->turn_us);
+    }
+    s->turned_us = s->n_waiting > 0 ? now_us : 0;
+}
+
 static void join(sched *s, struct sequence *q, uint64_t now_us)
 {
     struct generation *g = q->gen;
@@ -96,6 +109,7 @@ static void join(sched *s, struct sequence *q, uint64_t now_us)
         g->started = true;
         g->started_us = now_us;
         s->n_waiting--;
+        note_turn(s, now_us);
     }
 }
 
@@ -256,8 +270,10 @@ static bool computed_by_another(sched *s, struct sequence *q)
     return false;
 }
 
-/* Kernels take 16 rows at once. */
+/* Kernels take 16 rows at once, or 4: what a step of few rows leaves unused would be too much of it
+ * if it were cut at 16. */
 #define TILE 16
+#define SMALL_TILE 4
 
 /* Rows of a prompt for so much time; a piece that is not the last fills the step's last tile. At
  * least a tile for the first: progress. */
@@ -268,7 +284,8 @@ static uint32_t chunk_of(const sched *s, const struct sequence *q, double us)
     if (rows >= left && left <= room)
         return left;
     rows = rows < room ? rows : room;
-    uint32_t over = (uint32_t)(s->n_rows + rows) % TILE;
+    uint32_t all = (uint32_t)s->n_rows + rows;
+    uint32_t over = all % (all < 4 * TILE ? SMALL_TILE : TILE);
     rows = rows > over ? rows - over : 0;
     if (rows > 0 || s->cost.prompt > 0)
         return rows;

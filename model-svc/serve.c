@@ -517,6 +517,7 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
                                  .engine = {.backend = o->backend,
                                             .threads = (int)o->threads,
                                             .isa = o->isa && *o->isa ? o->isa : NULL,
+                                            .kv_type = o->kv_type,
                                             .kv_blocks = (uint32_t)o->kv_blocks,
                                             .kv_bytes = (uint64_t)o->kv_bytes,
                                             .rows_max = (uint32_t)o->step_tokens}};

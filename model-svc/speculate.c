@@ -5,9 +5,11 @@
 #include "model-svc/core_int.h"
 
 /* Rows of guesses in a step: each takes a row of the vocabulary's width. */
-#define ROWS_MAX 64
+#define ROWS_MAX 32
 /* Of the time that steps take, for trying guesses that would not pay by what is known. */
 #define PROBE_SHARE 0.02
+/* How much longer than without guesses a slow model's steps may take. */
+#define SLOW_FACTOR 1.5
 /* Below it, a guess is not looked at further. */
 #define CHANCE_MIN 0.02f
 /* KV blocks that guesses leave to others, beside one for each that runs. */
@@ -72,13 +74,22 @@ static void take_back(struct sequence *q)
     q->gen->n_planned_ids--;
 }
 
+/* No guess makes a step longer than steps should be; where a model is so slow that they are anyway,
+ * it may still save whole steps. */
+static double longest_step(const struct sched *s, double plain)
+{
+    double target = (double)s->pace.target_us;
+    return plain * SLOW_FACTOR > target ? plain * SLOW_FACTOR : target;
+}
+
 /* Adds guesses to n next tokens; those after which the step brings most tokens per second stay.
  * Returns how many. */
 static size_t add_worthy(sched *s, size_t n, size_t n_bids)
 {
     struct sequence *added[ROWS_MAX];
     size_t n_added = 0, n_best = 0;
-    double tokens = (double)n, best = tokens / pace_decode_us(&s->pace, (uint32_t)n);
+    double plain = pace_decode_us(&s->pace, (uint32_t)n), tokens = (double)n;
+    double best = tokens / plain, most = longest_step(s, plain);
     struct sched_bid *b;
     while (n_added < ROWS_MAX && n + n_added < s->cfg.step_tokens && (b = likeliest(s, n_bids)) &&
            b->chance >= CHANCE_MIN) {
@@ -86,7 +97,7 @@ static size_t add_worthy(sched *s, size_t n, size_t n_bids)
         add(s, b);
         added[n_added++] = b->q;
         double us = pace_decode_us(&s->pace, (uint32_t)(n + n_added));
-        if (us > (double)s->pace.target_us)
+        if (us > most)
             break;
         if (tokens / us > best) {
             best = tokens / us;

@@ -63,11 +63,13 @@ struct attention_op {
     uint32_t window;      /* 0: all; else only the last `window` positions up to and including its own */
 };
 
+/* 16-bit floats, or bytes with a step for each vector. */
+enum kv_type { KV_F16, KV_INT8, KV_TYPES };
+
 /* What the KV pool holds. */
 struct kv_shape {
     uint32_t n_layer, n_kv_head, head_dim;
     uint32_t n_blocks;
-    enum kv_type type;
 };
 
 /* What a matrix is multiplied with, row by row: x, or a sum that takes its place, normed or as it is. */
@@ -152,6 +154,7 @@ struct backend_config {
     struct digest weights;
     void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent */
     void *progress_ctx;
+    enum kv_type kv_type; /* the reference keeps floats, whatever it says */
 };
 int backend_cpu_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
 int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;

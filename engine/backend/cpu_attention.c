@@ -52,7 +52,7 @@ static void store_row(const struct attention_job *j, uint32_t r, uint32_t kv_hea
     float *k = j->k->data + r * j->k->stride + (size_t)kv_head * j->op->head_dim;
     const float *v = j->v->data + r * j->v->stride + (size_t)kv_head * j->op->head_dim;
     place_head(j, r, k, j->op->k_norm, j->k_norm, k);
-    c->k->store_kv[c->kv_shape.type](k, v, cpu_kv_at(c, block, j->op->layer, kv_head), row->position % ENGINE_BLOCK_TOKENS,
+    c->k->store_kv[c->cfg.kv_type](k, v, cpu_kv_at(c, block, j->op->layer, kv_head), row->position % ENGINE_BLOCK_TOKENS,
                                      j->op->head_dim);
 }
 
@@ -145,7 +145,7 @@ static void attention_item(const struct attention_job *j, const struct cpu_tile 
     uint32_t cut = i / n_segments % j->n_cuts, kv_head = i / n_segments / j->n_cuts;
     float *room = c->scratch + (size_t)thread * c->scratch_floats;
     struct attention_tile t = {
-        .type = c->kv_shape.type, .kv = cpu_kv_at(c, 0, j->op->layer, kv_head), .block_stride = c->kv_block_bytes,
+        .type = c->cfg.kv_type, .kv = cpu_kv_at(c, 0, j->op->layer, kv_head), .block_stride = c->kv_block_bytes,
         .blocks = c->step->seqs[c->step->rows[tile->first].seq].blocks, .head_dim = j->op->head_dim,
         .scale = j->op->scale, .soft_cap = j->op->soft_cap, .segment = segment,
         .scratch = room + (size_t)QUERIES_MAX * j->op->head_dim,

@@ -4,11 +4,11 @@
 int cpu_add_kv(backend *b, const struct kv_shape *shape)
 {
     cpu *c = cpu_of(b);
-    if (!shape->head_dim || shape->head_dim % 16 || shape->type >= KV_TYPES)
+    if (!shape->head_dim || shape->head_dim % 16)
         return ERR_UNSUPPORTED;
     size_t heads;
     if (size_mul(shape->n_layer, shape->n_kv_head, &heads) < 0 ||
-        size_mul(heads, kv_head_bytes(shape->type, shape->head_dim), &c->kv_block_bytes) < 0 ||
+        size_mul(heads, kv_head_bytes(c->cfg.kv_type, shape->head_dim), &c->kv_block_bytes) < 0 ||
         size_mul(c->kv_block_bytes, shape->n_blocks, &c->kv_bytes) < 0)
         return ERR_TOO_BIG;
     c->kv_shape = *shape;
@@ -20,7 +20,7 @@ uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head)
 {
     const struct kv_shape *s = &c->kv_shape;
     size_t index = (size_t)layer * s->n_kv_head + head;
-    return c->kv + block * c->kv_block_bytes + index * kv_head_bytes(s->type, s->head_dim);
+    return c->kv + block * c->kv_block_bytes + index * kv_head_bytes(c->cfg.kv_type, s->head_dim);
 }
 
 size_t cpu_block_bytes(const backend *b)
@@ -59,9 +59,9 @@ void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens)
     const uint8_t *in = cpu_kv_at(c, from, 0, 0);
     memset(out, 0, c->kv_block_bytes); /* what lies behind n_tokens is another's */
     for (uint32_t i = 0; i < s->n_layer * s->n_kv_head; i++) {
-        (s->type == KV_INT8 ? copy_bytes : copy_halves)(out, in, n_tokens, s->head_dim);
-        out += kv_head_bytes(s->type, s->head_dim);
-        in += kv_head_bytes(s->type, s->head_dim);
+        (c->cfg.kv_type == KV_INT8 ? copy_bytes : copy_halves)(out, in, n_tokens, s->head_dim);
+        out += kv_head_bytes(c->cfg.kv_type, s->head_dim);
+        in += kv_head_bytes(c->cfg.kv_type, s->head_dim);
     }
 }
 

@@ -108,8 +108,6 @@ static size_t position_floats(const struct reference *r)
 static int ref_add_kv(backend *b, const struct kv_shape *shape)
 {
     struct reference *r = of(b);
-    if (shape->type != KV_F16)
-        return ERR_UNSUPPORTED;
     r->kv = *shape;
     size_t n;
     if (size_mul((size_t)shape->n_layer * shape->n_blocks, position_floats(r) * ENGINE_BLOCK_TOKENS,

@@ -53,15 +53,25 @@ INLINE uint32_t sooner(uint32_t a, uint32_t b)
 
 /* ---- scores ------------------------------------------------------------------------------------------------- */
 
+/* K is prefetched as far ahead as one call of score_… reads, V while K of the same tokens is read: blocks lie apart, so the
+ * machine does not see the stream. */
+INLINE uint32_t block_ahead(const struct query_group *g, uint32_t block, uint32_t part, uint32_t wide, uint32_t b)
+{
+    return sooner(block + (part + wide + b) / PARTS, (g->to - 1) / BLOCK);
+}
+
 /* Of `wide` registers of tokens: blocks one after the other, PARTS registers each, from `part` of `block`. */
 PIECE void score_halves(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t block, uint32_t part)
 {
     const float *q = g->q, *end = q + (size_t)width * g->t->head_dim;
-    const uint8_t *k[SUMS];
+    const uint8_t *k[SUMS], *next[SUMS];
+    const size_t to_v = (size_t)2 * BLOCK * g->t->head_dim;
     vf acc[SUMS];
     UNROLL
-    for (uint32_t b = 0; b < wide; b++)
+    for (uint32_t b = 0; b < wide; b++) {
         k[b] = kv_half_k(g->t, block + (part + b) / PARTS) + (size_t)2 * LANES * ((part + b) % PARTS);
+        next[b] = kv_half_k(g->t, block_ahead(g, block, part, wide, b));
+    }
     UNROLL
     for (uint32_t i = 0; i < width * wide; i++)
         acc[i] = f_set(0);
@@ -70,6 +80,13 @@ PIECE void score_halves(const struct query_group *g, uint32_t width, uint32_t wi
         UNROLL
         for (uint32_t b = 0; b < wide; b++)
             kd[b] = f_of_half(k[b] + at);
+        if (at % 64 == 0) {
+            UNROLL
+            for (uint32_t b = 0; b < wide; b += PARTS) {
+                prefetch(k[b] + to_v + at);
+                prefetch(next[b] + at);
+            }
+        }
         UNROLL
         for (uint32_t i = 0; i < width; i++) {
             vf qd = f_set(q[i]);
@@ -90,11 +107,14 @@ PIECE void score_halves(const struct query_group *g, uint32_t width, uint32_t wi
 PIECE void score_bytes(const struct query_group *g, uint32_t width, uint32_t wide, uint32_t block, uint32_t part)
 {
     const int32_t *q = g->q, *end = q + (size_t)width * g->t->head_dim / 2;
-    const uint8_t *k[SUMS];
+    const uint8_t *k[SUMS], *next[SUMS];
+    const size_t to_v = (size_t)BLOCK * g->t->head_dim;
     vi acc[SUMS];
     UNROLL
-    for (uint32_t b = 0; b < wide; b++)
+    for (uint32_t b = 0; b < wide; b++) {
         k[b] = kv_byte_k(g->t, block + (part + b) / PARTS) + (size_t)2 * LANES * ((part + b) % PARTS);
+        next[b] = kv_byte_k(g->t, block_ahead(g, block, part, wide, b));
+    }
     UNROLL
     for (uint32_t i = 0; i < width * wide; i++)
         acc[i] = i_set(0);
@@ -103,6 +123,13 @@ PIECE void score_bytes(const struct query_group *g, uint32_t width, uint32_t wid
         UNROLL
         for (uint32_t b = 0; b < wide; b++)
             kd[b] = h_of_i8(k[b] + at);
+        if (at % 64 == 0) {
+            UNROLL
+            for (uint32_t b = 0; b < wide; b += PARTS) {
+                prefetch(k[b] + to_v + at);
+                prefetch(next[b] + at);
+            }
+        }
         UNROLL
         for (uint32_t i = 0; i < width; i++) {
             vh qd = h_set_pair(q[i]);
@@ -157,8 +184,15 @@ PIECE void cap_scores(float *s, uint32_t from, uint32_t to, float soft_cap)
         f_store(s + i, f_mul(f_tanh(f_load(s + i)), f_set(soft_cap * LOG2E)));
 }
 
-/* Scores of one query to weights, in place; lo..hi of the segment count, the rest of from..to, whole blocks, gets weight 0. */
-PIECE struct partial weigh(const struct attention_tile *t, float *s, uint32_t from, uint32_t to, uint32_t lo, uint32_t hi)
+INLINE const uint8_t *v_units(const struct attention_tile *t, uint32_t position)
+{
+    return kv_units(t, position / BLOCK) + 2 * (size_t)BLOCK;
+}
+
+/* Scores of one query to weights, in place; lo..hi of the segment count, the rest of from..to, whole blocks, gets weight 0.
+ * For KV of bytes a weight is multiplied by its token's V step, and the largest of these products is in *most. */
+PIECE struct partial weigh(enum kv_type type, const struct attention_tile *t, float *s, uint32_t start, uint32_t from, uint32_t to,
+                           uint32_t lo, uint32_t hi, float *most)
 {
     if (t->soft_cap != 0)
         cap_scores(s, from, to, t->soft_cap);
@@ -170,32 +204,31 @@ PIECE struct partial weigh(const struct attention_tile *t, float *s, uint32_t fr
     for (uint32_t i = from; i < to; i += LANES)
         top = f_max(f_load(s + i), top);
     struct partial p = {.max = most_of(top)};
-    vf m = f_set(p.max);
+    vf m = f_set(p.max), largest = f_set(0);
     for (uint32_t k = 0; k < PARTS; k++)
         acc[k] = f_set(0);
     for (uint32_t i = from; i < to; i += BLOCK)
         for (uint32_t k = 0; k < PARTS; k++) {
             vf e = f_exp2(f_sub(f_load(s + i + k * LANES), m));
-            f_store(s + i + k * LANES, e);
             acc[k] = f_add(acc[k], e);
+            if (type == KV_INT8) {
+                e = f_mul(e, f_of_half(v_units(t, start + i) + (size_t)2 * LANES * k));
+                largest = f_max(e, largest);
+            }
+            f_store(s + i + k * LANES, e);
         }
     p.sum = tree16(acc);
+    if (type == KV_INT8)
+        *most = most_of(largest);
     return p;
 }
 
-/* Weights times the units of their tokens' V, in steps of the largest / 32767. */
-PIECE float weigh_bytes(const struct attention_tile *t, const float *s, int16_t *w, uint32_t start, uint32_t from, uint32_t to)
+/* Weights in steps of the largest / 32767; a step is returned. */
+PIECE float weigh_bytes(const float *s, int16_t *w, uint32_t from, uint32_t to, float most)
 {
-    vf top = f_set(0);
-    for (uint32_t i = from; i < to; i += LANES) {
-        const uint8_t *units = kv_units(t, (start + i) / BLOCK) + 2 * (BLOCK + i % BLOCK);
-        top = f_max(f_mul(f_load(s + i), f_of_half(units)), top);
-    }
-    float most = most_of(top), by = most > 0 ? 32767.0f / most : 0;
-    for (uint32_t i = from; i < to; i += LANES) {
-        const uint8_t *units = kv_units(t, (start + i) / BLOCK) + 2 * (BLOCK + i % BLOCK);
-        i_to_i16(w + i, i_of_f(f_mul(f_mul(f_load(s + i), f_of_half(units)), f_set(by))));
-    }
+    float by = most > 0 ? 32767.0f / most : 0;
+    for (uint32_t i = from; i < to; i += LANES)
+        i_to_i16(w + i, i_of_f(f_mul(f_load(s + i), f_set(by))));
     return most / 32767.0f;
 }
 
@@ -346,13 +379,13 @@ INLINE void group_segment(enum kv_type type, struct query_group *g, uint32_t wid
     for (uint32_t i = 0; i < width; i++) {
         uint32_t q = g->first + (i < g->n ? i : 0);
         uint32_t lo = later(t->from[q], start), hi = sooner(t->to[q], start + SEGMENT);
-        float *s = g->s + i * SEGMENT;
+        float *s = g->s + i * SEGMENT, most = 0;
         if (i < g->n && lo < hi)
-            here[i] = weigh(t, s, first, end, lo - start, hi - start);
+            here[i] = weigh(type, t, s, start, first, end, lo - start, hi - start, &most);
         else
             memset(s + first, 0, (end - first) * sizeof *s);
         if (type == KV_INT8)
-            g->w_unit[i] = weigh_bytes(t, s, g->w + i * SEGMENT, start, first, end);
+            g->w_unit[i] = weigh_bytes(s, g->w + i * SEGMENT, first, end, most);
     }
     gather_segment(type, g, width, from, to);
     for (uint32_t i = 0; i < width; i++)

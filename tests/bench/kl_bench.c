@@ -1,6 +1,6 @@
 /* How far the CPU backend's answers are from float32: mean KL divergence of its next-token distributions from those of
  * the reference backend, over real text.
- *     kl_bench MODEL TEXT... [--positions 4000] [--threads T] [--isa ISA] [--base FILE]
+ *     kl_bench MODEL TEXT... [--positions 4000] [--threads T] [--isa ISA] [--kv-type f16|int8] [--base FILE]
  * Text is cut into chunks of 512 tokens; the second half of each counts. --base writes the reference's distributions in the
  * form that `llama-perplexity --kl-divergence --kl-divergence-base FILE -m MODEL` reads, so that a peer can be measured
  * on the same positions. Distributions are kept in that file's 16 bits for both. */
@@ -60,11 +60,11 @@ static void encode(struct bench *b, slice text)
     tokenizer_free(t);
 }
 
-static engine *open_engine(struct bench *b, const char *backend, int threads, const char *isa)
+static engine *open_engine(struct bench *b, const char *backend, int threads, const char *isa, const char *kv_type)
 {
     struct why w = {0};
     engine *e;
-    struct engine_config cfg = {.backend = backend, .threads = threads, .isa = isa, .kv_blocks = CONTEXT / ENGINE_BLOCK_TOKENS,
+    struct engine_config cfg = {.backend = backend, .threads = threads, .isa = isa, .kv_type = kv_type, .kv_blocks = CONTEXT / ENGINE_BLOCK_TOKENS,
                                 .rows_max = CONTEXT};
     if (engine_open(b->f, &cfg, &e, &w) < 0)
         fail(backend, w.text);
@@ -171,7 +171,7 @@ static void report(const struct bench *b)
 }
 
 struct options {
-    const char *model, *base, *isa;
+    const char *model, *base, *isa, *kv_type;
     int threads;
     uint32_t positions;
 };
@@ -193,6 +193,8 @@ static struct options options(int argc, char **argv, buf *text)
         bool number = slice_u64(slice_str(v), &n) == 0 && n >= 1 && n <= 1000000;
         if (!strcmp(argv[i - 1], "--base"))
             o.base = v;
+        else if (!strcmp(argv[i - 1], "--kv-type"))
+            o.kv_type = v;
         else if (!strcmp(argv[i - 1], "--isa"))
             o.isa = v;
         else if (!strcmp(argv[i - 1], "--threads") && number && n <= 256)
@@ -203,7 +205,7 @@ static struct options options(int argc, char **argv, buf *text)
             fail(argv[i - 1], "not an option, or without its number");
     }
     if (!o.model || !text->n)
-        fail("usage", "kl_bench MODEL TEXT... [--positions 4000] [--threads T] [--isa ISA] [--base FILE]");
+        fail("usage", "kl_bench MODEL TEXT... [--positions 4000] [--threads T] [--isa ISA] [--kv-type f16|int8] [--base FILE]");
     return o;
 }
 
@@ -219,8 +221,8 @@ int main(int argc, char **argv)
     uint32_t n_chunks = (o.positions + COUNTED - 1) / COUNTED;
     if (b.ids.n < (size_t)n_chunks * CONTEXT)
         fail("text", "too short for so many positions: a chunk of 512 tokens gives 255");
-    b.reference = open_engine(&b, "reference", o.threads, NULL);
-    b.cpu = open_engine(&b, "cpu", o.threads, o.isa);
+    b.reference = open_engine(&b, "reference", o.threads, NULL, NULL);
+    b.cpu = open_engine(&b, "cpu", o.threads, o.isa, o.kv_type);
     b.n_vocab = engine_info(b.cpu)->n_vocab;
     b.base_stride = 2 * (((size_t)b.n_vocab + 1) / 2) + 4;
     b.base = xcalloc(COUNTED * b.base_stride, sizeof *b.base);

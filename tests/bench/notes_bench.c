@@ -1,9 +1,11 @@
-/* What guessing ahead brings on questions about a video's notes, greedy: one JSON object.
+/* What guessing ahead brings on questions about a video's notes: one JSON object.
  *     notes_bench MODEL [--threads T] [--gen G] [--draft-max N] [--repeat R] [--show]
- * Twenty questions, one after the other and all at once, with guesses and without; tokens per
- * second of decoding alone (first token to last), best of R. The ids must be the same: checked. The
- * scheduler and the engine are those of nunchi-model, without sockets. A model without a chat
- * template is asked in plain text. */
+ *                 [--temperature T]
+ * Greedy, or at a temperature: at 3, answers are noise, and hardly a guess comes true. Twenty
+ * questions, one after the other and all at once, with guesses and without; tokens per second of
+ * decoding alone (first token to last), best of R. The ids must be the same: checked. The scheduler
+ * and the engine are those of nunchi-model, without sockets. A model without a chat template is
+ * asked in plain text. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +91,7 @@ struct options {
     const char *model;
     int threads, repeat;
     uint32_t gen, draft_max;
+    float temperature;
     bool show;
 };
 
@@ -227,7 +230,10 @@ static void ask(struct bench *b, sched *s, size_t i)
                             .tenant = {tenant, sizeof tenant},
                             .prompt = b->prompts[i].p,
                             .n_prompt = (uint32_t)b->prompts[i].n,
-                            .sampling = {.top_p = 1, .repetition_penalty = 1},
+                            .sampling = {.temperature = b->o.temperature,
+                                         .top_p = 1,
+                                         .repetition_penalty = 1,
+                                         .seed = i},
                             .n_choices = 1,
                             .max_tokens = b->o.gen,
                             .credit = UINT64_MAX};
@@ -348,8 +354,10 @@ static void measure(struct bench *b, bool together, buf *out)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    struct why w = {.text = "notes_bench MODEL [--threads T] [--gen G] [--draft-max N] [--repeat "
-                            "R] [--show]"};
+    struct why w = {
+        .text =
+            "notes_bench MODEL [--threads T] [--gen G] [--draft-max N] [--temperature T] [--repeat "
+            "R] [--show]"};
     *o = (struct options){.repeat = 3, .gen = 64, .draft_max = 8};
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--show") == 0)
@@ -364,6 +372,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->gen = (uint32_t)strtoul(argv[i], NULL, 10);
         else if (strcmp(argv[i - 1], "--draft-max") == 0)
             o->draft_max = (uint32_t)strtoul(argv[i], NULL, 10);
+        else if (strcmp(argv[i - 1], "--temperature") == 0)
+            o->temperature = strtof(argv[i], NULL);
         else if (strcmp(argv[i - 1], "--repeat") == 0)
             o->repeat = (int)strtol(argv[i], NULL, 10);
         else

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD, SLOW, SMOLLM2, until
+from conftest import BUILD, SLOW, SMOLLM2, Cluster, until
 
 
 class Worker:
@@ -163,3 +163,21 @@ def test_list_shows_sizes(place):
     assert "98.4" in row() and "96.4" not in row()
     assert place.nunchi("model", "prepare", own).returncode == 0
     assert "98.4" in row() and "96.4" in row()
+
+
+def test_a_cluster_goes_on_after_damage(place, tmp_path):
+    c = Cluster(tmp_path / "home", model=place.model, workers=2)
+    c.env["NUNCHI_CHECK_MS"] = "20"
+    try:
+        c.up()
+        pids = [c.pid("model-1"), c.pid("model-2")]
+        inode = place.prepared.stat().st_ino
+        flip(place.prepared, place.prepared.stat().st_size // 3)
+        c.wait_restarted("model-1", pids[0])
+        c.wait_restarted("model-2", pids[1])
+        c.wait_ready()
+        assert place.prepared.stat().st_ino != inode
+        status, _, body = c.post_json("/v1/completions", {"model": "m", "prompt": "The capital of Korea is", "max_tokens": 4})
+        assert status == 200, body
+    finally:
+        assert c.down().returncode == 0

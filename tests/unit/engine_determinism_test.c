@@ -15,6 +15,7 @@ struct run {
     uint32_t chunk;      /* rows of the prompt per step */
     uint32_t neighbours; /* other sequences in every step */
     bool scattered;      /* blocks from all over the pool */
+    const char *kv_type; /* NULL: f16 */
 };
 
 static const char *find_model(const char *name)
@@ -50,7 +51,7 @@ static void blocks_of(const struct run *run, uint32_t seq, uint32_t n, uint32_t 
 /* Logits after a prompt of n_prompt ids and of `extra` single steps after it: (extra + 1, n_vocab). */
 static float *logits_after(model_file *f, const struct run *run, uint32_t n_prompt, uint32_t extra)
 {
-    struct engine_config cfg = {.threads = run->threads, .isa = run->isa, .kv_blocks = BLOCKS, .rows_max = ROWS_MAX};
+    struct engine_config cfg = {.threads = run->threads, .isa = run->isa, .kv_type = run->kv_type, .kv_blocks = BLOCKS, .rows_max = ROWS_MAX};
     struct why w = {0};
     engine *e;
     int err = engine_open(f, &cfg, &e, &w);
@@ -135,30 +136,40 @@ static void check_model(const char *name, const struct run *runs, size_t n_runs,
 static void a_prompt_over_two_segments(void **state UNUSED)
 {
     static const struct run RUNS[] = {
-        {NULL, 1, 512, 0, false}, {NULL, 2, 512, 0, true},  {NULL, 3, 64, 0, false},    {NULL, 4, 7, 0, true},
-        {NULL, 2, 1, 0, false},   {NULL, 1, 100, 15, false}, {NULL, 2, 33, 15, false}, {"avx2", 2, 512, 0, true},
-        {"avx2", 3, 50, 7, false},
+        {NULL, 1, 512, 0, false, NULL}, {NULL, 2, 512, 0, true, NULL},  {NULL, 3, 64, 0, false, NULL},    {NULL, 4, 7, 0, true, NULL},
+        {NULL, 2, 1, 0, false, NULL},   {NULL, 1, 100, 15, false, NULL}, {NULL, 2, 33, 15, false, NULL}, {"avx2", 2, 512, 0, true, NULL},
+        {"avx2", 3, 50, 7, false, NULL},
     };
     check_model(SMOL, RUNS, ARRAY_LEN(RUNS), 250, 10, 49152);
 }
 
 static void a_short_prompt_in_portable_code(void **state UNUSED)
 {
-    static const struct run RUNS[] = {{NULL, 2, 512, 0, false}, {"portable", 2, 512, 0, true}, {"portable", 2, 5, 3, false}};
+    static const struct run RUNS[] = {{NULL, 2, 512, 0, false, NULL}, {"portable", 2, 512, 0, true, NULL}, {"portable", 2, 5, 3, false, NULL}};
     check_model(SMOL, RUNS, ARRAY_LEN(RUNS), 10, 2, 49152);
 }
 
 /* Windows of 512, head norms, five formats in one file. */
 static void a_prompt_beyond_the_window(void **state UNUSED)
 {
-    static const struct run RUNS[] = {{NULL, 1, 512, 0, false}, {NULL, 2, 100, 5, false}, {"avx2", 2, 512, 0, false}};
+    static const struct run RUNS[] = {{NULL, 1, 512, 0, false, NULL}, {NULL, 2, 100, 5, false, NULL}, {"avx2", 2, 512, 0, false, NULL}};
     check_model(GEMMA, RUNS, ARRAY_LEN(RUNS), 530, 3, 262144);
 }
 
 static void the_other_formats_in_portable_code(void **state UNUSED)
 {
-    static const struct run RUNS[] = {{NULL, 2, 512, 0, false}, {"portable", 2, 512, 0, false}};
+    static const struct run RUNS[] = {{NULL, 2, 512, 0, false, NULL}, {"portable", 2, 512, 0, false, NULL}};
     check_model(GEMMA, RUNS, ARRAY_LEN(RUNS), 5, 1, 262144);
+}
+
+static void a_prompt_over_bytes(void **state UNUSED)
+{
+    static const struct run RUNS[] = {{NULL, 2, 512, 0, false, "int8"},   {NULL, 1, 100, 15, true, "int8"},
+                                      {NULL, 3, 7, 2, false, "int8"},     {NULL, 2, 1, 0, true, "int8"},
+                                      {"avx2", 2, 300, 5, false, "int8"}, {"avx2", 1, 90, 0, true, "int8"}};
+    static const struct run FEW[] = {{NULL, 2, 512, 0, false, "int8"}, {"portable", 2, 5, 3, true, "int8"}};
+    check_model(SMOL, RUNS, ARRAY_LEN(RUNS), 270, 5, 49152);
+    check_model(SMOL, FEW, ARRAY_LEN(FEW), 10, 2, 49152);
 }
 
 int main(void)
@@ -168,6 +179,7 @@ int main(void)
         cmocka_unit_test(a_short_prompt_in_portable_code),
         cmocka_unit_test(a_prompt_beyond_the_window),
         cmocka_unit_test(the_other_formats_in_portable_code),
+        cmocka_unit_test(a_prompt_over_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -264,7 +264,7 @@ static void near_the_reference(void **state)
 static void a_step_takes_no_memory(void **state)
 {
     (void)state;
-#if COUNTED
+#ifdef COUNTED
     static float out[ROWS][VOCAB];
     for (size_t k = 0; k < ARRAY_LEN(KINDS); k++) {
         struct tiny t;

@@ -1,6 +1,6 @@
 /* The engine as a whole on a tiny model of random weights: what it refuses, that a row's logits do
  * not depend on how the work was cut, and that KV blocks can be copied and carried to another
- * engine. Both backends. */
+ * engine. Both backends, and both kinds of KV. */
 #include "tests/unit/engine_gguf.h"
 
 #include <math.h>
@@ -79,8 +79,12 @@ static void fill(struct gguf_out *o)
 
 static int try_open(struct tiny *t, const char *backend, struct why *w)
 {
-    struct engine_config cfg = {
-        .backend = backend, .threads = 2, .kv_blocks = BLOCKS, .rows_max = 64};
+    bool bytes = strcmp(backend, "int8") == 0;
+    struct engine_config cfg = {.backend = bytes ? "cpu" : backend,
+                                .kv_type = bytes ? "int8" : "f16",
+                                .threads = 2,
+                                .kv_blocks = BLOCKS,
+                                .rows_max = 64};
     fill(&t->file);
     t->e = NULL;
     if (model_file_open_mem(t->file.b.p, t->file.b.n, &t->f, w) < 0)
@@ -104,7 +108,7 @@ static void close_tiny(struct tiny *t)
     buf_clear(&t->file.b);
 }
 
-static const char *const BACKENDS[] = {"reference", "cpu"};
+static const char *const BACKENDS[] = {"reference", "cpu", "int8"}; /* the last is cpu, too */
 
 static int32_t token_at(uint32_t position)
 {
@@ -180,16 +184,20 @@ static void however_it_is_cut(void **state)
 static void backends_agree(void **state)
 {
     (void)state;
-    struct tiny a, b;
-    float x[VOCAB], y[VOCAB];
-    open_tiny(&a, "reference");
-    open_tiny(&b, "cpu");
-    prefill(a.e, &ONE, 0, PROMPT, x);
-    prefill(b.e, &ONE, 0, PROMPT, y);
-    for (int i = 0; i < VOCAB; i++) /* float weights: K and V in 16 bits are the only rounding */
-        assert_true(fabsf(x[i] - y[i]) < 2e-3f * (1 + fabsf(x[i])));
-    close_tiny(&a);
-    close_tiny(&b);
+    /* Float weights: K and V in 16 or 8 bits are the only rounding. */
+    static const float within[] = {0, 2e-3f, 3e-2f};
+    for (size_t k = 1; k < ARRAY_LEN(BACKENDS); k++) {
+        struct tiny a, b;
+        float x[VOCAB], y[VOCAB];
+        open_tiny(&a, "reference");
+        open_tiny(&b, BACKENDS[k]);
+        prefill(a.e, &ONE, 0, PROMPT, x);
+        prefill(b.e, &ONE, 0, PROMPT, y);
+        for (int i = 0; i < VOCAB; i++)
+            assert_true(fabsf(x[i] - y[i]) < within[k] * (1 + fabsf(x[i])));
+        close_tiny(&a);
+        close_tiny(&b);
+    }
 }
 
 /* A row of the embedding table given as a vector is that token. */
@@ -384,6 +392,8 @@ static void bad_configs(void **state)
         {{.backend = "cuda"}, ERR_INVALID}, {{.threads = -1}, ERR_INVALID},
         {{.threads = 100000}, ERR_INVALID}, {{.rows_max = ENGINE_ROWS_MAX + 1}, ERR_INVALID},
         {{.kv_bytes = 1}, ERR_INVALID},     {{.isa = "mmx"}, ERR_INVALID},
+        {{.kv_type = "fp8"}, ERR_INVALID},
+        {{.kv_type = "int8", .backend = "reference"}, ERR_UNSUPPORTED},
     };
     struct tiny t;
     open_tiny(&t, "cpu");
@@ -399,7 +409,8 @@ static void bad_configs(void **state)
 static void info(void **state)
 {
     (void)state;
-    struct tiny a, b, c;
+    struct tiny a, b, c, d;
+    open_tiny(&d, "int8");
     open_tiny(&a, "cpu");
     open_tiny(&b, "cpu");
     open_tiny(&c, "reference");
@@ -411,11 +422,19 @@ static void info(void **state)
     assert_int_equal(i->n_kv_blocks, BLOCKS);
     assert_int_equal(i->kv_block_bytes, 2 * 2 * ENGINE_BLOCK_TOKENS * 16 * 2);
     assert_int_equal(engine_info(c.e)->kv_block_bytes, 2 * i->kv_block_bytes);
+    assert_int_equal(engine_info(d.e)->kv_block_bytes, 2 * 2 * ENGINE_BLOCK_TOKENS * (16 + 2));
+    assert_false(digest_eq(&i->numerics, &engine_info(d.e)->numerics));
     uint64_t macs = 2 * (EMBD * EMBD * 2 + EMBD * 16 * 2 + 3 * EMBD * FF) + VOCAB * EMBD;
     assert_true(i->macs_per_token == macs && i->weight_bytes == macs * 4);
+    struct engine_cost cost = engine_cost(a.e, 10);
+    assert_true(cost.floats.head == VOCAB * EMBD && cost.floats.layers == macs - VOCAB * EMBD);
+    assert_true(cost.ints.head == 0 && cost.ints.layers == 0 && cost.weight_bytes == macs * 4);
+    assert_int_equal(cost.kv_bytes, 10 * 2 * 2 * 16 * 2);       /* layers, K and V, width, halves */
+    assert_int_equal(cost.attention_macs, 10 * 2 * 2 * 16 * 2); /* layers, heads, width, q·k and ·V */
     assert_true(digest_eq(&i->numerics, &engine_info(b.e)->numerics));
     assert_true(digest_eq(&i->weights, &engine_info(c.e)->weights));
     assert_false(digest_eq(&i->numerics, &engine_info(c.e)->numerics));
+    close_tiny(&d);
     close_tiny(&a);
     close_tiny(&b);
     close_tiny(&c);

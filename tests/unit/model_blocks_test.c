@@ -1,4 +1,4 @@
-/* The scheduler's parts: the block pool, the fair queue, the measured pace. */
+/* The scheduler's parts: the block pool, the fair queue. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -68,6 +68,66 @@ static void test_blocks_without_memory_go_first(void **state)
     kvpool_unref(p, y);
     assert_int_equal(kvpool_take(p), y);
     assert_int_equal(kvpool_cached(p), 1);
+    kvpool_free(p);
+}
+
+/* Takes a block, publishes it under that name, and gives it back. */
+static void remember(kvpool *p, uint8_t i)
+{
+    struct digest d = name(i);
+    uint32_t b = kvpool_take(p);
+    assert_int_not_equal(b, KVPOOL_NONE);
+    kvpool_unref(p, kvpool_publish(p, b, &d));
+}
+
+static bool known(kvpool *p, uint8_t i)
+{
+    struct digest d = name(i);
+    uint32_t b = kvpool_find(p, &d);
+    if (b != KVPOOL_NONE)
+        kvpool_unref(p, b);
+    return b != KVPOOL_NONE;
+}
+
+/* What was found again outlasts any number of blocks that never are. */
+static void test_useful_blocks_outlast_others(void **state)
+{
+    (void)state;
+    kvpool *p = kvpool_new(8);
+    remember(p, 1);
+    remember(p, 2);
+    assert_true(known(p, 1));
+    for (uint8_t i = 10; i < 100; i++)
+        remember(p, i);
+    assert_true(known(p, 1));
+    assert_false(known(p, 2));
+    assert_int_equal(kvpool_available(p), 8);
+    assert_int_equal(kvpool_cached(p), 8);
+    kvpool_free(p);
+}
+
+/* … but not for ever: what is useful now displaces what was, and newcomers always have some room.
+ */
+static void test_useful_blocks_make_way(void **state)
+{
+    (void)state;
+    kvpool *p = kvpool_new(8);
+    for (uint8_t i = 1; i < 40; i++) {
+        remember(p, i);
+        assert_true(known(p, i));
+    }
+    assert_true(known(p, 39) && known(p, 38));
+    assert_false(known(p, 1));
+    remember(p, 100);
+    remember(p, 101);
+    assert_true(known(p, 100) && known(p, 101));
+    uint32_t taken[8];
+    for (int i = 0; i < 8; i++) /* all of them can be had */
+        assert_int_not_equal(taken[i] = kvpool_take(p), KVPOOL_NONE);
+    assert_int_equal(kvpool_take(p), KVPOOL_NONE);
+    for (int i = 0; i < 8; i++)
+        kvpool_unref(p, taken[i]);
+    assert_int_equal(kvpool_available(p), 8);
     kvpool_free(p);
 }
 
@@ -158,6 +218,8 @@ int main(void)
         cmocka_unit_test(test_published_blocks_stay_until_needed),
         cmocka_unit_test(test_same_content_is_one_block),
         cmocka_unit_test(test_blocks_without_memory_go_first),
+        cmocka_unit_test(test_useful_blocks_outlast_others),
+        cmocka_unit_test(test_useful_blocks_make_way),
         cmocka_unit_test(test_flows_take_turns),
         cmocka_unit_test(test_weights_share),
         cmocka_unit_test(test_newcomer_is_owed_nothing),

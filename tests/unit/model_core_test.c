@@ -324,6 +324,29 @@ static void test_cancel_keeps_the_prefix(void **state)
     world_free(w);
 }
 
+/* A beginning that many ask for outlasts a flood of prompts that nobody asks for again. */
+static void test_useful_prefix_outlasts_a_flood(void **state)
+{
+    (void)state;
+    struct sched_config cfg = FAKE_CONFIG;
+    cfg.n_blocks = 64;
+    cfg.n_context = 63 * 16;
+    struct world *w = world_new(&cfg);
+    struct gen_request r;
+    for (uint64_t i = 0; i < 100; i++) {
+        bool popular = i < 2 || i == 99;
+        fake_prompt(prompts[0], 200, i + 1, popular ? 160 : 0);
+        r = fake_request(1, 1 + i, prompts[0], 200);
+        assert_int_equal(world_ask(w, &r, NULL), 0);
+        world_run(w);
+    }
+    assert_int_equal(answer_of(w, 1, 2, 0)->cached, 160);
+    assert_int_equal(answer_of(w, 1, 50, 0)->cached, 0);
+    assert_int_equal(answer_of(w, 1, 100, 0)->cached, 160);
+    all_alike(w, &r, 1);
+    world_free(w);
+}
+
 static void test_credit_parks(void **state)
 {
     (void)state;
@@ -513,6 +536,7 @@ int main(void)
         cmocka_unit_test(test_ids_beyond_the_end_refused),
         cmocka_unit_test(test_cancel_gives_everything_back),
         cmocka_unit_test(test_cancel_keeps_the_prefix),
+        cmocka_unit_test(test_useful_prefix_outlasts_a_flood),
         cmocka_unit_test(test_credit_parks),
         cmocka_unit_test(test_credit_is_shared_by_choices),
         cmocka_unit_test(test_ends),

@@ -23,6 +23,7 @@ static void test_defaults(void **state)
     struct why w;
     assert_int_equal(parse(&o, &w, NULL, NULL), 0);
     assert_string_equal(o.backend, "cpu");
+    assert_string_equal(o.kv_type, "f16");
     assert_int_equal(o.kv_bytes, 512 << 20);
     assert_int_equal(o.slots, 64);
     assert_int_equal(o.drain_ms, 30000);
@@ -38,7 +39,7 @@ static void test_refused(void **state)
         {"--backend", "cuda"},     {"--batch", "600"},       {"--step-tokens", "8"},
         {"--step-tokens", "5000"}, {"--slots", "0"},         {"--queue-max", "0"},
         {"--threads", "-1"},       {"--context", "2000000"}, {"--step-ms", "0"},
-        {"--log-level", "loud"},   {"--model", ""},
+        {"--log-level", "loud"},   {"--model", ""},         {"--kv-type", "fp8"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct model_options o;

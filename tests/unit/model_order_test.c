@@ -31,6 +31,35 @@ static void test_queue_full(void **state)
     world_free(w);
 }
 
+/* Where long answers hold the places, a refused client is told how fast these become free: half of
+ * the queue will be gone. */
+static void test_queue_full_of_long_answers(void **state)
+{
+    (void)state;
+    struct sched_config cfg = FAKE_CONFIG;
+    cfg.queue_max = 10;
+    cfg.seqs_max = 1;
+    cfg.draft_max = 0;
+    fake_prompt(prompts[0], 20, 5, 0);
+    struct world *w = world_new(&cfg);
+    w->step_us = 50000; /* two seconds an answer of 40 tokens */
+    struct gen_request r;
+    for (uint64_t i = 0; i < 40; i++) {
+        while (sched_load_now(w->s).queued == 10)
+            assert_true(world_step(w));
+        r = fake_request(1, 1 + i, prompts[0], 20);
+        r.sampling.forbid_ends = true;
+        assert_int_equal(world_ask(w, &r, NULL), 0);
+    }
+    uint32_t retry_ms = 0;
+    r.request = 99;
+    assert_int_equal(world_ask(w, &r, &retry_ms), ERR_BUSY);
+    assert_in_range(retry_ms, 9000, 11000);
+    world_run(w);
+    everything_back(w);
+    world_free(w);
+}
+
 static void test_deadlines(void **state)
 {
     (void)state;
@@ -235,7 +264,9 @@ static void test_long_prompt_beside_answers(void **state)
     struct answer *a = answer_of(w, 1, 1, 0);
     for (int i = 0; i < 10; i++) {
         size_t n = a->n;
+        uint64_t rows = w->rows;
         assert_true(world_step(w));
+        assert_int_equal((w->rows - rows) % 4, 0); /* kernels take four rows or sixteen at once */
         assert_int_equal(a->n, n + 1);
     }
     assert_true(w->rows_most < 200);
@@ -249,6 +280,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_queue_full),
+        cmocka_unit_test(test_queue_full_of_long_answers),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_parked_makes_way),
         cmocka_unit_test(test_fair_between_clients),

@@ -172,16 +172,17 @@ static void test_promises(void **state)
     struct pace p = pace_of();
     assert_int_equal(pace_prefill_rate(&p), 0);
     assert_int_equal(pace_decode_rate(&p), 0);
-    assert_int_equal(pace_retry_ms(&p, 0), 100);
-    assert_int_equal(pace_retry_ms(&p, 5000), 5000);
+    assert_int_equal(pace_retry_ms(&p, 0, 0), 100);
+    assert_int_equal(pace_retry_ms(&p, 5000, 0), 5000);
     for (int i = 0; i < 50; i++) {
         pace_step(&p, &(struct pace_rows){0, 100, pace_looks(0, 100)}, 1, 50000);
         pace_step(&p, &(struct pace_rows){.decode = 4}, 8, 10000); /* four guesses came true */
     }
     near(pace_prefill_rate(&p), 2000, 0.15);
     near(pace_decode_rate(&p), 800, 0.01);
-    near(pace_retry_ms(&p, 10000), 5000, 0.15);
-    assert_int_equal(pace_retry_ms(&p, UINT64_MAX), 60000);
+    near(pace_retry_ms(&p, 10000, 0), 5000, 0.15);
+    assert_int_equal(pace_retry_ms(&p, UINT64_MAX, 0), 60000);
+    assert_int_equal(pace_retry_ms(&p, 100, 7e6), 7000);
 }
 
 int main(void)

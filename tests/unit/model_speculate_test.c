@@ -57,6 +57,25 @@ static void test_fewer_steps_where_answers_repeat(void **state)
     world_free(off);
 }
 
+/* Also where a model's steps are longer than steps should be: a guess saves a whole one. */
+static void test_slow_model(void **state)
+{
+    (void)state;
+    fake_habit = 95;
+    fake_prompt(prompts[0], 100, 5, 0);
+    struct gen_request r = fake_request(1, 1, prompts[0], 100);
+    r.sampling.forbid_ends = true;
+    r.max_tokens = 200;
+    struct world *w = world_with(8);
+    w->step_us = 150000;
+    w->row_us = 5000;
+    ask_all(w, &r, 1);
+    assert_true(w->steps < 100);
+    assert_true(w->rows_most <= 64);
+    all_alike(w, &r, 1);
+    world_free(w);
+}
+
 /* With granted tokens running out at any point, and never one token beyond them. */
 static void test_credit(void **state)
 {
@@ -262,6 +281,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bytes_in_a_storm),
         cmocka_unit_test(test_fewer_steps_where_answers_repeat),
+        cmocka_unit_test(test_slow_model),
         cmocka_unit_test(test_credit),
         cmocka_unit_test(test_ends_within_guesses),
         cmocka_unit_test(test_resumed_at_every_token),

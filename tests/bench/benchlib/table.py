@@ -6,7 +6,7 @@ SHARE_NAMES = {"int8": "of the int8 peak", "bandwidth": "of the read bandwidth",
 
 
 def number(x):
-    return "-" if x is None else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"
+    return "-" if x is None else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}" if abs(x) >= 1 else f"{x:.5f}"
 
 
 def share(row):

@@ -30,7 +30,8 @@ void spread_add(struct spread *s, uint64_t us)
 uint64_t spread_at(const struct spread *s, double share)
 {
     uint64_t want = (uint64_t)(share * (double)s->n + 0.999999), seen = 0;
-    for (size_t i = 0; i < sizeof s->buckets / sizeof s->buckets[0]; i++)
+    for (size_t i = 0; i + 1 < sizeof s->buckets / sizeof s->buckets[0];
+         i++) /* the last has no end */
         if ((seen += s->buckets[i]) >= want && s->buckets[i])
             return end_of(i) < s->max_us ? end_of(i) : s->max_us;
     return s->max_us;

@@ -147,17 +147,6 @@ static void pieces_came(struct stream *s, uint64_t n, uint64_t now)
     s->last_us = now;
 }
 
-static void write_request(struct stream *s)
-{
-    while (s->sent < s->out.n) {
-        ssize_t n = send(s->fd, s->out.p + s->sent, s->out.n - s->sent, MSG_NOSIGNAL);
-        if (n < 0)
-            return; /* EAGAIN: the loop says when; anything else: reading tells */
-        s->sent += (size_t)n;
-    }
-    loop_fd_set(s->r->l, s->watch, EPOLLIN);
-}
-
 /* A connection that was kept may have been closed while the request was on its way: asked again. */
 static void lost(struct stream *s, int error)
 {
@@ -185,6 +174,22 @@ static void on_end(struct stream *s, int error)
         finish(s);
     else
         lost(s, error);
+}
+
+/* A server may answer and close before it has read everything: what it said is read then. */
+static void write_request(struct stream *s)
+{
+    while (s->sent < s->out.n) {
+        ssize_t n = send(s->fd, s->out.p + s->sent, s->out.n - s->sent, MSG_NOSIGNAL);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n < 0 && errno == ECONNREFUSED) {
+            on_end(s, errno);
+            return;
+        }
+        s->sent = n < 0 ? s->out.n : s->sent + (size_t)n;
+    }
+    loop_fd_set(s->r->l, s->watch, EPOLLIN);
 }
 
 static void on_bytes(struct stream *s, slice bytes)
