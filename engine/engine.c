@@ -20,6 +20,7 @@ struct engine {
     decoder *d;
     const prepared *mapped; /* the backend's; NULL: weights are in memory */
     uint32_t rows_max;
+    sampler **samplers;                /* (info.threads) one for each that picks */
     size_t n_rows;                     /* of the last step: bounds engine_logits */
     uint32_t written[ENGINE_ROWS_MAX]; /* by sequence of the step being checked: its last row's
                                           position + 1, 0: no row */
@@ -54,8 +55,9 @@ static int read_kv_type(const struct engine_config *cfg, enum kv_type *out, stru
         return why_set(w, ERR_INVALID, "kv-type", "'%.20s' is no type of KV; f16 and int8 are",
                        name.p);
     if (*out == KV_INT8 && is_reference(cfg))
-        return why_set(w, ERR_UNSUPPORTED, "kv-type",
-                       "the reference backend keeps K and V as float32; int8 needs the cpu backend");
+        return why_set(
+            w, ERR_UNSUPPORTED, "kv-type",
+            "the reference backend keeps K and V as float32; int8 needs the cpu backend");
     return 0;
 }
 
@@ -114,8 +116,7 @@ static void fill_held(engine *e)
     copy_text(e->info.in_memory_why, sizeof e->info.in_memory_why, slice_str(held.why_not));
 }
 
-static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int threads,
-                      enum kv_type kv_type)
+static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, enum kv_type kv_type)
 {
     struct engine_info *i = &e->info;
     const struct shape *s = &e->shape;
@@ -134,9 +135,7 @@ static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int thr
     i->kv_block_bytes = e->b->ops->block_bytes(e->b);
     struct decoder_cost cost = decoder_cost(e->d);
     i->weight_bytes = cost.weight_bytes;
-    i->macs_per_token =
-        cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
-    i->threads = threads;
+    i->macs_per_token = cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
     name_numerics(i, kv_type);
     fill_held(e);
 }
@@ -167,6 +166,18 @@ static uint32_t model_mode(const model_file *f)
 {
     struct stat st;
     return f->fd >= 0 && fstat(f->fd, &st) == 0 ? (st.st_mode & 0444) | 0600 : 0600;
+}
+
+static int make_samplers(engine *e, const char *isa, int threads, struct why *w)
+{
+    e->samplers = xcalloc((size_t)threads, sizeof(sampler *));
+    for (e->info.threads = 0; e->info.threads < threads; e->info.threads++) {
+        sampler **s = &e->samplers[e->info.threads];
+        int err = sampler_new((int32_t)e->shape.n_vocab, isa, s, w);
+        if (err < 0)
+            return err;
+    }
+    return 0;
 }
 
 int engine_open(model_file *f, const struct engine_config *cfg, engine **out, struct why *w)
@@ -205,11 +216,13 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
     if (err >= 0)
         err =
             decoder_load(f, &e->shape, e->b, n_blocks, cfg->progress, cfg->progress_ctx, &e->d, w);
+    if (err >= 0)
+        err = make_samplers(e, cfg->isa, threads, w);
     if (err < 0) {
         engine_close(e);
         return err;
     }
-    fill_info(e, f, n_blocks, threads, kv_type);
+    fill_info(e, f, n_blocks, kv_type);
     model_file_drop_pages(f); /* rows of the embedding are all that is read from now on */
     *out = e;
     return 0;
@@ -219,6 +232,9 @@ void engine_close(engine *e)
 {
     if (!e)
         return;
+    for (int i = 0; i < e->info.threads; i++)
+        sampler_free(e->samplers[i]);
+    free(e->samplers);
     decoder_free(e->d);
     if (e->b)
         e->b->ops->free(e->b);
@@ -351,6 +367,26 @@ int engine_compute(engine *e, const struct engine_step *step, struct why *w)
 const float *engine_logits(const engine *e, size_t row)
 {
     return row < e->n_rows ? e->b->ops->logits_row(e->b, row) : NULL;
+}
+
+struct picking {
+    engine *e;
+    struct sample_job *jobs;
+};
+
+static void pick_one(void *ctx, size_t part, int thread)
+{
+    const struct picking *p = ctx;
+    struct sample_job *j = &p->jobs[part];
+    j->in.logits = engine_logits(p->e, j->row);
+    j->in.n_vocab = (int32_t)p->e->shape.n_vocab;
+    CHECK(j->in.logits);
+    sampler_pick(p->e->samplers[thread], j->params, &j->in, &j->out);
+}
+
+void engine_sample(engine *e, struct sample_job *jobs, size_t n)
+{
+    e->b->ops->parallel(e->b, pick_one, &(struct picking){e, jobs}, n);
 }
 
 /* ---- KV blocks

@@ -257,8 +257,19 @@ struct sampled {
     } top[SAMPLE_LOGPROBS_MAX]; /* most likely first */
 };
 
+struct sample_job {
+    uint32_t row; /* of the last step: whose logits */
+    const struct sample_params *params;
+    struct sample_input in; /* logits and n_vocab are filled in */
+    struct sampled out;     /* the answer */
+};
+/* Fills in each job's answer, on the engine's threads. Of rows that wanted logits; one row may be sampled by several. */
+void engine_sample(engine *e, struct sample_job *jobs, size_t n);
+
+/* The same without an engine: one at a time. */
 typedef struct sampler sampler; /* scratch only: no state that changes an answer */
-sampler *sampler_new(int32_t n_vocab);
+/* isa as in engine_config; it changes nothing but speed. */
+int sampler_new(int32_t n_vocab, const char *isa, sampler **out, struct why *w) MUST_USE;
 void sampler_free(sampler *s);
 void sampler_pick(sampler *s, const struct sample_params *p, const struct sample_input *in, struct sampled *out);
 

@@ -57,6 +57,27 @@ static inline float math_exp(float x)
     return x != x ? x : y;
 }
 
+#define MATH_SHARE_MIN (-63.0f)
+
+/* 2^x for x <= 0, within 4e-7 relative: how likely one thing is beside a likelier one. 0 below MATH_SHARE_MIN, and of
+ * NaN. */
+static inline float math_exp2_share(float x)
+{
+    float shifted = x + MATH_ROUND_F;
+    float r = x - (shifted - MATH_ROUND_F);
+    float q = 0x1.5ec866p-10f; /* 2^r = 1 + r q(r), |r| <= 1/2 */
+    q = fmaf(q, r, 0x1.3cbf6p-7f);
+    q = fmaf(q, r, 0x1.c6afeep-5f);
+    q = fmaf(q, r, 0x1.ebfa4cp-3f);
+    q = fmaf(q, r, 0x1.62e43p-1f);
+    q = fmaf(q, r, 1.0f);
+    uint32_t n, bits;
+    memcpy(&n, &shifted, sizeof n);
+    memcpy(&bits, &q, sizeof bits);
+    float y = math_bits_float(bits + (n << 23)); /* times 2^n, from the mantissa of the shifted value */
+    return MATH_SHARE_MIN < x ? y : 0.0f;
+}
+
 static inline float math_tanh(float x)
 {
     float a = fabsf(x), z = a * a;

@@ -6,7 +6,6 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "model-svc/checker.h"
-#include "model-svc/pickers.h"
 
 /* A progress line at most so often, or when another thing begins. */
 #define PROGRESS_US 250000
@@ -26,7 +25,6 @@ struct compute {
     vocab *words;
     engine *e;
     checker *checker;
-    pickers *pickers;
     int err; /* of loading */
     struct why why;
 
@@ -64,14 +62,12 @@ static int load(struct compute *c, struct why *w)
     if ((uint32_t)vocab_size(c->words) != engine_info(c->e)->n_vocab)
         return why_set(w, ERR_INVALID, "model", "the vocabulary has %d entries, the output %u",
                        vocab_size(c->words), engine_info(c->e)->n_vocab);
-    c->pickers = pickers_new(engine_info(c->e)->threads, vocab_size(c->words));
     return 0;
 }
 
 static void unload(struct compute *c)
 {
     checker_stop(c->checker);
-    pickers_free(c->pickers);
     if (c->e)
         engine_close(c->e);
     if (c->words)
@@ -105,12 +101,7 @@ static int step(struct compute *c, struct sched_work *work, struct why *w)
         return why_set(w, err == ERR_NOMEM ? err : ERR_INTERNAL, "",
                        "the engine could not compute a step");
     }
-    for (size_t i = 0; i < work->n_jobs; i++) {
-        struct sched_job *j = &work->jobs[i];
-        j->in.logits = engine_logits(c->e, j->row);
-        CHECK(j->in.logits);
-    }
-    pickers_run(c->pickers, work->jobs, work->n_jobs);
+    engine_sample(c->e, work->jobs, work->n_jobs);
     return 0;
 }
 

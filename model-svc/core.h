@@ -75,18 +75,11 @@ struct sched_out {
 
 /* What a step asks of the engine, in this order: the copies, the rows, the sampling. Everything it
  * points to stays as it is until sched_result. */
-struct sched_job {
-    uint32_t row; /* whose logits */
-    const struct sample_params *params;
-    struct sample_input in; /* logits: to be filled in */
-    struct sampled out;     /* the answer */
-};
-
 struct sched_work {
     const struct seq_copy *copies;
     size_t n_copies;
     struct engine_step step;
-    struct sched_job *jobs;
+    struct sample_job *jobs;
     size_t n_jobs;
 };
 

@@ -63,7 +63,7 @@ struct sched {
     struct digest *starts; /* (seqs_max) hash of the block where each prefill of this step begins */
     size_t n_starts;
     struct seq_copy *copies;
-    struct sched_job *jobs;  /* (step_tokens) */
+    struct sample_job *jobs; /* (step_tokens) */
     struct sequence **order; /* scratch */
     size_t n_rows, n_members;
     struct pace_rows cost;

@@ -175,7 +175,7 @@ static void add_job(sched *s, struct sequence *q, uint32_t row, uint32_t guesses
 {
     const struct gen_request *r = &q->gen->r;
     q->n_jobs++;
-    s->jobs[s->work.n_jobs++] = (struct sched_job){
+    s->jobs[s->work.n_jobs++] = (struct sample_job){
         .row = row,
         .params = &r->sampling,
         .in = {.n_vocab = s->vocab.n,

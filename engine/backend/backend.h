@@ -132,6 +132,8 @@ struct backend_ops {
 
     /* How the weights are held; NULL: in memory of its own. */
     void (*held)(const backend *b, struct backend_held *out);
+    /* Calls fn(ctx, 0 .. n-1, thread) on the backend's threads, between steps; `thread` is below the config's. */
+    void (*parallel)(backend *b, void (*fn)(void *ctx, size_t part, int thread), void *ctx, size_t n);
 
     /* ---- KV blocks ---- */
     size_t (*block_bytes)(const backend *b); /* of one exported block; after add_kv */

@@ -212,6 +212,11 @@ static const float *logits_row(const backend *b, size_t row)
     return c->logits + (size_t)c->logits_of[row] * c->logits_stride;
 }
 
+static void parallel(backend *b, void (*fn)(void *ctx, size_t part, int thread), void *ctx, size_t n)
+{
+    pool_run(cpu_of(b)->pool, fn, ctx, n);
+}
+
 static const struct backend_ops CPU_OPS = {
     .name = "cpu",
     .free = free_cpu,
@@ -227,6 +232,7 @@ static const struct backend_ops CPU_OPS = {
     .logits = cpu_logits,
     .finish = finish,
     .logits_row = logits_row,
+    .parallel = parallel,
     .held = cpu_held,
     .block_bytes = cpu_block_bytes,
     .block_copy = cpu_block_copy,

@@ -405,6 +405,14 @@ static const float *ref_logits_row(const backend *b, size_t row)
 
 /* ---- KV blocks: all layers' keys, then all layers' values ---- */
 
+static void ref_parallel(backend *b, void (*fn)(void *ctx, size_t part, int thread), void *ctx,
+                         size_t n)
+{
+    (void)b;
+    for (size_t i = 0; i < n; i++)
+        fn(ctx, i, 0);
+}
+
 static size_t ref_block_bytes(const backend *b)
 {
     const struct reference *r = (const struct reference *)(const void *)b;
@@ -464,6 +472,7 @@ static const struct backend_ops OPS = {
     .logits = ref_logits,
     .finish = ref_finish,
     .logits_row = ref_logits_row,
+    .parallel = ref_parallel,
     .block_bytes = ref_block_bytes,
     .block_copy = ref_block_copy,
     .block_export = ref_block_export,

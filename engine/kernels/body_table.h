@@ -14,5 +14,9 @@ const struct kernels TABLE = {
     .store_kv = {store_halves, store_bytes},
     .attention = attention,
     .attention_merge = attention_merge,
+    .sample_max = sample_max,
+    .sample_exp = sample_exp,
+    .sample_above = sample_above,
+    .sample_take = sample_take,
     .peak = {CHAINS * PEAK_DOT_OPS, PEAK_DOT_OPS ? CHAINS * 2 * LANES : 0, peak_dots, peak_fmas, peak_read},
 };

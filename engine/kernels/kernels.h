@@ -15,6 +15,8 @@
 #include "engine/kernels/pack.h"
 
 #define TILE_ROWS_MAX 16 /* activation rows that share one pass over the weights */
+#define SAMPLE_TILE 256  /* logits: what stays in the first cache from one pass over them to the next */
+#define SAMPLE_CUTS 3    /* bounds that are tried in one pass: a quarter of what is left is left then */
 #define QUERIES_MAX 32   /* of one attention tile */
 
 /* 32 activations of one row, quantised: x ~ d * q. The sums of q, times what the weights' offset asks, are made once
@@ -105,6 +107,15 @@ struct kernels {
      * as attention() over all of them. */
     void (*attention_merge)(const float *partials, size_t stride, const float *o, size_t o_stride, uint32_t n, uint32_t head_dim,
                             float *out);
+    /* The sampler's, of one tile of SAMPLE_TILE logits. */
+    float (*sample_max)(const float *x); /* -infinity where there is no number */
+    /* Sum over math_exp2_share((x - top) * scale), in 16 virtual lanes. */
+    float (*sample_exp)(const float *x, float top, float scale, float *out); /* each of them too, unless out is NULL */
+    /* What those weigh that are at least each of SAMPLE_CUTS bounds; weights NULL: 1 each. In 16 virtual lanes. No NaN. */
+    void (*sample_above)(const float *x, const float *weight, const float *least, float *mass);
+    /* Those that are at least `least`, in order, with their ids; returns how many. Up to 16 of either may be written
+     * beyond them. */
+    size_t (*sample_take)(const float *x, float least, int32_t first, float *out, int32_t *ids);
     struct peak peak;
 };
 

@@ -84,6 +84,34 @@ INLINE vf f_of_bfloat(const uint8_t *p)
 }
 INLINE vf f_of_u8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p))); }
 INLINE vf f_of_i8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p))); }
+INLINE vf f_times_pow2(vf a, vf b)
+{
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(b), 23)));
+}
+INLINE float f_most(vf a)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+INLINE float f_tree(vf a)
+{
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+INLINE uint32_t f_at_least(vf a, vf b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)); }
+INLINE size_t f_take(vf a, int32_t first, uint32_t which, float *out, int32_t *ids)
+{
+    float all[LANES];
+    size_t n = 0;
+    for (f_store(all, a); which; which &= which - 1, n++) {
+        int i = __builtin_ctz(which);
+        out[n] = all[i];
+        ids[n] = first + i;
+    }
+    return n;
+}
 INLINE void prefetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
 
 INLINE vb b_load(const uint8_t *q, int reg, int part)

@@ -69,6 +69,28 @@ INLINE vf f_of_bfloat(const uint8_t *p)
 }
 INLINE vf f_of_u8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p))); }
 INLINE vf f_of_i8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p))); }
+/* a * 2^n, where n is the integer in the low bits of b; the result must be a normal number. */
+INLINE vf f_times_pow2(vf a, vf b)
+{
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(b), 23)));
+}
+INLINE float f_most(vf a) { return _mm512_reduce_max_ps(a); }
+INLINE float f_tree(vf a) /* the lanes' sum: +8, +4, +2, +1 */
+{
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+INLINE uint32_t f_at_least(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); } /* a bit per lane */
+/* The lanes named, close together, and their numbers from first; writes a whole register of either. */
+INLINE size_t f_take(vf a, int32_t first, uint32_t which, float *out, int32_t *ids)
+{
+    const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    f_store(out, _mm512_maskz_compress_ps((__mmask16)which, a));
+    _mm512_storeu_si512(ids, _mm512_maskz_compress_epi32((__mmask16)which, _mm512_add_epi32(each, _mm512_set1_epi32(first))));
+    return (size_t)__builtin_popcount(which);
+}
 INLINE void prefetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
 
 /* The eight registers of a block's quants (pack.h); part is which LANES of the 16 rows. */

@@ -111,6 +111,38 @@ INLINE void f_to_half(uint16_t *p, vf x)
 }
 INLINE vf f_of_u8(const uint8_t *p) { EACH(vf, (float)p[i]); }
 INLINE vf f_of_i8(const uint8_t *p) { EACH(vf, (float)(int8_t)p[i]); }
+INLINE vf f_times_pow2(vf a, vf b) { EACH(vf, bits_float(float_bits(a.v[i]) + (float_bits(b.v[i]) << 23))); }
+INLINE float f_most(vf a)
+{
+    float m = a.v[0];
+    for (int i = 1; i < LANES; i++)
+        m = a.v[i] > m ? a.v[i] : m;
+    return m;
+}
+INLINE float f_tree(vf a)
+{
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            a.v[i] = a.v[i] + a.v[i + half];
+    return a.v[0];
+}
+INLINE uint32_t f_at_least(vf a, vf b)
+{
+    uint32_t which = 0;
+    for (int i = 0; i < LANES; i++)
+        which |= (uint32_t)(a.v[i] >= b.v[i]) << i;
+    return which;
+}
+INLINE size_t f_take(vf a, int32_t first, uint32_t which, float *out, int32_t *ids)
+{
+    size_t n = 0;
+    for (int i = 0; i < LANES; i++)
+        if (which >> i & 1) {
+            out[n] = a.v[i];
+            ids[n++] = first + i;
+        }
+    return n;
+}
 INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
 
 PIECE void b_unpack(uint32_t bits, const uint8_t *q, int part, vb w[8])

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
-#include "model-svc/pickers.h"
+#include "model-svc/core.h"
 #include "tokenizer-svc/chat.h"
 #include "tokenizer-svc/place.h"
 
@@ -112,7 +112,6 @@ struct bench {
     model_file *file;
     vocab *words;
     engine *e;
-    pickers *pickers;
     struct ids prompts[N];
     struct run *run; /* under way */
 };
@@ -251,9 +250,7 @@ static void compute(struct bench *b, struct sched_work *work)
             fail("copy", &w);
     if (engine_compute(b->e, &work->step, &w) < 0)
         fail("compute", &w);
-    for (size_t i = 0; i < work->n_jobs; i++)
-        work->jobs[i].in.logits = engine_logits(b->e, work->jobs[i].row);
-    pickers_run(b->pickers, work->jobs, work->n_jobs);
+    engine_sample(b->e, work->jobs, work->n_jobs);
 }
 
 static void until_done(struct bench *b, sched *s)
@@ -396,7 +393,6 @@ int main(int argc, char **argv)
     if (model_file_open(b.o.model, &b.file, &w) < 0 || vocab_open(b.file, &b.words, &w) < 0 ||
         engine_open(b.file, &cfg, &b.e, &w) < 0)
         fail(b.o.model, &w);
-    b.pickers = pickers_new(engine_info(b.e)->threads, vocab_size(b.words));
     make_prompts(&b);
     buf out = {0};
     buf_printf(&out, "{\"prompt_tokens\": %zu, \"one_by_one\": ", b.prompts[0].n);
@@ -407,7 +403,6 @@ int main(int argc, char **argv)
     buf_clear(&out);
     for (size_t i = 0; i < N; i++)
         ids_clear(&b.prompts[i]);
-    pickers_free(b.pickers);
     engine_close(b.e);
     vocab_close(b.words);
     model_file_close(b.file);

@@ -24,7 +24,6 @@ struct real {
     model_file *file;
     vocab *words;
     engine *e;
-    sampler *picker;
 };
 
 static bool model_path(const char *name, char *out, size_t cap)
@@ -49,12 +48,10 @@ static void real_open(struct real *r, const char *name, const char *backend, uin
     if (model_file_open(path, &r->file, &w) < 0 || vocab_open(r->file, &r->words, &w) < 0 ||
         engine_open(r->file, &cfg, &r->e, &w) < 0)
         fail_msg("%s: %s", name, w.text);
-    r->picker = sampler_new(vocab_size(r->words));
 }
 
 static void real_close(struct real *r)
 {
-    sampler_free(r->picker);
     engine_close(r->e);
     vocab_close(r->words);
     model_file_close(r->file);
@@ -70,11 +67,7 @@ static void real_compute(struct world *w, struct sched_work *work)
                          0);
     if (engine_compute(r->e, &work->step, &why) < 0)
         fail_msg("%s", why.text);
-    for (size_t i = 0; i < work->n_jobs; i++) {
-        struct sched_job *j = &work->jobs[i];
-        j->in.logits = engine_logits(r->e, j->row);
-        sampler_pick(r->picker, j->params, &j->in, &j->out);
-    }
+    engine_sample(r->e, work->jobs, work->n_jobs);
 }
 
 static slice real_bytes(void *ctx, int32_t id)

@@ -17,7 +17,7 @@ static sampler *the_sampler;
 static int setup(void **state)
 {
     (void)state;
-    the_sampler = sampler_new(N);
+    assert_int_equal(sampler_new(N, NULL, &the_sampler, NULL), 0);
     for (int i = 0; i < N; i++)
         logits[i] = -20.0f;
     logits[10] = 2.0f; /* e^2 : e^1 : e^0 = 0.665 : 0.245 : 0.090 */
@@ -178,7 +178,8 @@ static void an_id_depends_on_seed_choice_and_position_alone(void **state)
     struct sample_input in = {.logits = flat, .generated = ids, .n_generated = 4, .choice = 1};
     p.seed = 5;
     int32_t first = pick(p, in).id;
-    sampler *other = sampler_new(N);
+    sampler *other;
+    assert_int_equal(sampler_new(N, NULL, &other, NULL), 0);
     struct sampled again;
     in.n_vocab = N;
     sampler_pick(other, &p, &in, &again);

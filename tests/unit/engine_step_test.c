@@ -440,6 +440,40 @@ static void info(void **state)
     close_tiny(&c);
 }
 
+/* Jobs of a step are picked by whichever thread: each as a sampler alone picks it from those
+ * logits. */
+static void sampled_on_the_engines_threads(void **state)
+{
+    (void)state;
+    enum { JOBS = 120 };
+    static struct sample_job jobs[JOBS];
+    static const struct sample_params params = {
+        .temperature = 5, .top_p = 0.95f, .repetition_penalty = 1, .seed = 3, .n_logprobs = 2};
+    for (size_t k = 0; k < ARRAY_LEN(BACKENDS); k++) {
+        struct tiny t;
+        sampler *alone;
+        float logits[VOCAB];
+        open_tiny(&t, BACKENDS[k]);
+        prefill(t.e, &ONE, 0, PROMPT, logits);
+        for (uint32_t i = 0; i < JOBS; i++) /* a row may have several */
+            jobs[i] = (struct sample_job){
+                .row = i % PROMPT, .params = &params, .in = {.choice = i / PROMPT}};
+        engine_sample(t.e, jobs, JOBS);
+        engine_sample(t.e, NULL, 0);
+        assert_int_equal(sampler_new(VOCAB, NULL, &alone, NULL), 0);
+        for (size_t i = 0; i < JOBS; i++) {
+            struct sampled want = {0};
+            struct sample_input in = {.logits = engine_logits(t.e, jobs[i].row),
+                                      .n_vocab = VOCAB,
+                                      .choice = jobs[i].in.choice};
+            sampler_pick(alone, &params, &in, &want);
+            assert_memory_equal(&jobs[i].out, &want, sizeof want);
+        }
+        sampler_free(alone);
+        close_tiny(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -449,6 +483,7 @@ int main(void)
         cmocka_unit_test(vectors_as_rows),
         cmocka_unit_test(rows_that_look_ahead),
         cmocka_unit_test(blocks_travel),
+        cmocka_unit_test(sampled_on_the_engines_threads),
         cmocka_unit_test(bad_steps),
         cmocka_unit_test(bad_models),
         cmocka_unit_test(bad_configs),

@@ -255,7 +255,7 @@ static void fake_compute(struct world *w, struct sched_work *work)
         *fake_slot(w, &work->step.seqs[r->seq], r->position) = r->token;
     }
     for (size_t i = 0; i < work->n_jobs; i++) {
-        struct sched_job *j = &work->jobs[i];
+        struct sample_job *j = &work->jobs[i];
         const struct engine_row *r = &work->step.rows[j->row];
         CHECK(r->want_logits);
         const struct engine_seq *q = &work->step.seqs[r->seq];
