@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 
 import pytest
@@ -68,6 +69,12 @@ def place(tmp_path):
         p.model.parent.mkdir()
         p.model.symlink_to(SMOLLM2)
         yield p
+
+
+def byte_at(path, at):
+    with open(path, "rb") as f:
+        f.seek(at)
+        return f.read(1)
 
 
 def flip(path, at):
@@ -166,17 +173,21 @@ def test_list_shows_sizes(place):
 
 
 def test_a_cluster_goes_on_after_damage(place, tmp_path):
+    place.model.unlink()
+    shutil.copyfile(SMOLLM2, place.model)  # nunchi up follows links
     c = Cluster(tmp_path / "home", model=place.model, workers=2)
     c.env["NUNCHI_CHECK_MS"] = "20"
     try:
         c.up()
         pids = [c.pid("model-1"), c.pid("model-2")]
-        inode = place.prepared.stat().st_ino
-        flip(place.prepared, place.prepared.stat().st_size // 3)
+        at = place.prepared.stat().st_size // 3
+        right = byte_at(place.prepared, at)
+        flip(place.prepared, at)
         c.wait_restarted("model-1", pids[0])
         c.wait_restarted("model-2", pids[1])
         c.wait_ready()
-        assert place.prepared.stat().st_ino != inode
+        until(place.prepared.exists, 30, "the weights to be prepared again")
+        assert byte_at(place.prepared, at) == right
         status, _, body = c.post_json("/v1/completions", {"model": "m", "prompt": "The capital of Korea is", "max_tokens": 4})
         assert status == 200, body
     finally:
