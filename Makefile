@@ -37,7 +37,8 @@ SRC_decode    := $(call src,video-svc/decode)
 SRC_model     := $(call src,model-svc)
 SRC_cache     := $(call src,cache-svc)
 SRC_cli       := $(call src,cli)
-LIBS := base json wire engine gateway tokenizer video decode model cache cli
+SRC_load      := $(call src,tests/load/lib)
+LIBS := base json wire engine gateway tokenizer video decode model cache cli load
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(SRC_$(1))) $(if $(filter wire,$(1)),$(GEN_C:$(BUILD)/gen/%.c=$(BUILD)/obj/gen/%.o))
 ar  = $(foreach l,$(1),$(BUILD)/lib/lib$(l).a)
@@ -69,7 +70,7 @@ AR_nunchi-cache       := cache wire base
 PKGS_nunchi-cache     := hiredis $(WIRE_PKGS)
 
 # A test may link anything; --as-needed drops what it does not use.
-TEST_AR   := gateway tokenizer video decode model cache cli engine json wire base
+TEST_AR   := load gateway tokenizer video decode model cache cli engine json wire base
 TEST_PKGS := cmocka libcurl libarchive jansson libmicrohttpd hiredis openblas libpcre2-8 libutf8proc libavformat libavcodec libavutil \
              libswscale libjpeg tesseract lept libseccomp $(WIRE_PKGS)
 
@@ -118,7 +119,7 @@ unit-build: $(UNIT)
 unit: $(UNIT) ## the C tests alone
 	@tests/run --build $(BUILD) --only unit
 
-tools: $(TOOLS) ## the benchmark programs
+tools: $(TOOLS) ## the programs that measure: tests/bench, tests/load
 
 asan: ## all C tests and services under AddressSanitizer
 	$(MAKE) -j$(JOBS) BUILD=$(BUILD)/asan SAN=address,undefined OPT="-O1 -g" all unit-build tools

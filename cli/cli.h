@@ -15,6 +15,7 @@ int cmd_logs(int argc, char **argv);
 int cmd_ask(int argc, char **argv);
 int cmd_video(int argc, char **argv);
 int cmd_model(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
 int cmd_alive(int argc, char **argv);
 

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,12 +8,16 @@
 #include "cli/cli.h"
 #include "cli/fetch.h"
 #include "cli/home.h"
+#include "cli/prepare.h"
 #include "engine/engine.h"
 
 static const char USAGE[] =
-    "usage: nunchi model fetch|list|show …\n"
+    "usage: nunchi model fetch|list|prepare|show …\n"
     "       nunchi model fetch NAME     get a model: smollm2, gemma3-270m\n"
     "       nunchi model list           models that are here, and those that can be fetched\n"
+    "       nunchi model prepare NAME|FILE\n"
+    "                                   write its weights as workers map them (the first worker "
+    "would)\n"
     "       nunchi model show NAME|FILE [--tensors]\n"
     "                                   what is inside a model file\n"
     "\n"
@@ -35,30 +40,48 @@ static int fetch(const char *name)
     return CLI_OK;
 }
 
+/* The part of a row up to the file's name. */
+static void list_row(const char *name, const char *path, bool here, double megabytes)
+{
+    char prepared[16] = "-";
+    uint64_t n = here ? prepared_bytes_of(path) : 0;
+    if (n)
+        snprintf(prepared, sizeof prepared, "%.1f", (double)n / 1e6);
+    printf("%-14s %-6s %9.1f %9s  ", name, here ? "yes" : "no", megabytes, prepared);
+}
+
+static void list_own(const char *folder, const char *file)
+{
+    size_t n = strlen(file);
+    struct stat st;
+    char path[PATH_MAX];
+    for (size_t i = 0; i < KNOWN_MODELS_N; i++)
+        if (strcmp(KNOWN_MODELS[i].file, file) == 0)
+            return;
+    if (n <= 5 || strcmp(file + n - 5, ".gguf") != 0 ||
+        snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path ||
+        stat(path, &st) < 0)
+        return;
+    list_row("", path, true, (double)st.st_size / 1e6);
+    printf("%s\n", file);
+}
+
 static int list(void)
 {
     char *folder = home_path("models");
-    printf("%-14s %-6s %9s  %-34s %s\n", "NAME", "HERE", "MB", "FILE", "ABOUT; LICENCE");
+    printf("%-14s %-6s %9s %9s  %-34s %s\n", "NAME", "HERE", "MB", "PREPARED", "FILE",
+           "ABOUT; LICENCE");
     for (size_t i = 0; i < KNOWN_MODELS_N; i++) {
         const struct known_model *m = &KNOWN_MODELS[i];
         char *path = known_model_path(m);
         struct stat st;
-        bool here = stat(path, &st) == 0;
-        printf("%-14s %-6s %9.1f  %-34s %s; %s\n", m->name, here ? "yes" : "no",
-               (double)m->bytes / 1e6, m->file, m->about, m->licence);
+        list_row(m->name, path, stat(path, &st) == 0, (double)m->bytes / 1e6);
+        printf("%-34s %s; %s\n", m->file, m->about, m->licence);
         free(path);
     }
     DIR *d = opendir(folder);
-    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
-        size_t n = strlen(e->d_name);
-        bool known = false;
-        for (size_t i = 0; i < KNOWN_MODELS_N; i++)
-            known = known || strcmp(KNOWN_MODELS[i].file, e->d_name) == 0;
-        struct stat st;
-        if (n > 5 && strcmp(e->d_name + n - 5, ".gguf") == 0 && !known &&
-            fstatat(dirfd(d), e->d_name, &st, 0) == 0)
-            printf("%-14s %-6s %9.1f  %s\n", "", "yes", (double)st.st_size / 1e6, e->d_name);
-    }
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;)
+        list_own(folder, e->d_name);
     if (d)
         closedir(d);
     free(folder);
@@ -125,17 +148,35 @@ static void print_tensors(const model_file *f)
     }
 }
 
-static int show(const char *name, bool tensors)
+/* The file of a model that is here; the caller frees it. NULL: said why not. */
+static char *find(const char *name)
 {
     const struct known_model *m = known_model_find(name);
     char *path = m ? known_model_path(m) : slice_dup(slice_str(name));
-    if (access(path, F_OK) < 0) {
-        free(path);
-        return m ? cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name)
-                 : cli_fail(
-                       "'%.200s' is neither a file nor a name; the names are in: nunchi model list",
-                       name);
-    }
+    if (access(path, F_OK) == 0)
+        return path;
+    free(path);
+    if (m)
+        cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name);
+    else
+        cli_fail("'%.200s' is neither a file nor a name; the names are in: nunchi model list",
+                 name);
+    return NULL;
+}
+
+static int prepare(const char *name)
+{
+    char *path = find(name);
+    int code = path ? prepare_model(path, name) : CLI_FAILED;
+    free(path);
+    return code;
+}
+
+static int show(const char *name, bool tensors)
+{
+    char *path = find(name);
+    if (!path)
+        return CLI_FAILED;
     model_file *f = NULL;
     struct why w;
     int e = model_file_open(path, &f, &w);
@@ -175,11 +216,13 @@ int cmd_model(int argc, char **argv)
         return list();
     if (strcmp(verb, "fetch") == 0 && what)
         return fetch(what);
+    if (strcmp(verb, "prepare") == 0 && what)
+        return prepare(what);
     if (strcmp(verb, "show") == 0 && what)
         return show(what, tensors);
     if (!verb[0])
-        return cli_usage(USAGE, "fetch, list or show?");
-    if (strcmp(verb, "fetch") == 0 || strcmp(verb, "show") == 0)
+        return cli_usage(USAGE, "fetch, list, prepare or show?");
+    if (strcmp(verb, "fetch") == 0 || strcmp(verb, "prepare") == 0 || strcmp(verb, "show") == 0)
         return cli_usage(USAGE, "%s which model?", verb);
-    return cli_usage(USAGE, "'%.40s' is none of fetch, list, show", verb);
+    return cli_usage(USAGE, "'%.40s' is none of fetch, list, prepare, show", verb);
 }

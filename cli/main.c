@@ -17,7 +17,8 @@ static const struct command {
     {"logs", cmd_logs, "what the services wrote"},
     {"ask", cmd_ask, "ask a question, about a video too, and stream the answer"},
     {"video", cmd_video, "the timeline of a video"},
-    {"model", cmd_model, "fetch, list and show models"},
+    {"model", cmd_model, "fetch, list, prepare and show models"},
+    {"bench", cmd_bench, "how fast a model runs on this machine, and how near to its limits"},
     {"keys", cmd_keys, "make a key pair for connections between hosts"},
     {"alive", cmd_alive, "for health checks: does the service behind NUNCHI_ALIVE_FILE run?"},
 };

@@ -15,8 +15,15 @@
 #include "common/base/log.h"
 #include "common/json/json.h"
 
+static const char *stage_of(slice what)
+{
+    if (slice_eq_str(what, "hash"))
+        return "checking the model";
+    return slice_eq_str(what, "prepare") ? "preparing the model" : "loading the model";
+}
+
 /* The newest "loading" line that the first model worker wrote, as progress: first its hash is
- * taken, then it is read. */
+ * taken, then it is read, and the first time its weights are prepared. */
 static void show_loading(struct progress *show, off_t from)
 {
     static const struct json_limits LIMITS = {
@@ -24,7 +31,7 @@ static void show_loading(struct progress *show, off_t from)
     char *path = home_path("logs/model-1.log");
     buf text = {0};
     int64_t permille = -1;
-    bool hash = false;
+    const char *stage = "starting";
     if (file_read(path, 16u << 20, &text, NULL) >= 0 && text.n > (size_t)from) {
         slice rest = {text.p + from, text.n - (size_t)from}, line;
         while (slice_split(&rest, '\n', &line)) {
@@ -33,16 +40,11 @@ static void show_loading(struct progress *show, off_t from)
                 slice_eq_str(json_str_or(json_get(json_doc_root(d), "msg"), (slice){0}),
                              "loading") &&
                 json_opt_i64(json_doc_root(d), "permille", 0, 1000, &permille, NULL) >= 0)
-                hash = slice_eq_str(json_str_or(json_get(json_doc_root(d), "what"), (slice){0}),
-                                    "hash");
+                stage = stage_of(json_str_or(json_get(json_doc_root(d), "what"), (slice){0}));
             json_doc_free(d);
         }
     }
-    progress_show(show,
-                  permille < 0 ? "starting"
-                  : hash       ? "checking the model"
-                               : "loading the model",
-                  (int)permille);
+    progress_show(show, stage, (int)permille);
     buf_clear(&text);
     free(path);
 }

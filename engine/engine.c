@@ -2,9 +2,12 @@
 #include "engine/engine.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "common/base/thread.h"
 #include "engine/model/decoder.h"
+#include "engine/model/gguf.h"
+#include "engine/prepared.h"
 
 #define ROWS_DEFAULT 512
 #define THREADS_MAX 256
@@ -15,6 +18,7 @@ struct engine {
     struct shape shape;
     backend *b;
     decoder *d;
+    const prepared *mapped; /* the backend's; NULL: weights are in memory */
     uint32_t rows_max;
     size_t n_rows;                     /* of the last step: bounds engine_logits */
     uint32_t written[ENGINE_ROWS_MAX]; /* by sequence of the step being checked: its last row's
@@ -99,6 +103,17 @@ static void copy_text(char *out, size_t cap, slice s)
     snprintf(out, cap, "%.*s", (int)(s.n < cap ? s.n : cap - 1), s.n ? s.p : "");
 }
 
+static void fill_held(engine *e)
+{
+    struct backend_held held = {.why_not = ""};
+    if (e->b->ops->held)
+        e->b->ops->held(e->b, &held);
+    e->mapped = held.mapped;
+    e->info.packed_bytes = held.bytes;
+    e->info.prepared_path = held.mapped ? prepared_path(held.mapped) : NULL;
+    copy_text(e->info.in_memory_why, sizeof e->info.in_memory_why, slice_str(held.why_not));
+}
+
 static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int threads,
                       enum kv_type kv_type)
 {
@@ -119,9 +134,11 @@ static void fill_info(engine *e, const model_file *f, uint32_t n_blocks, int thr
     i->kv_block_bytes = e->b->ops->block_bytes(e->b);
     struct decoder_cost cost = decoder_cost(e->d);
     i->weight_bytes = cost.weight_bytes;
-    i->macs_per_token = cost.macs;
+    i->macs_per_token =
+        cost.ints.layers + cost.ints.head + cost.floats.layers + cost.floats.head;
     i->threads = threads;
     name_numerics(i, kv_type);
+    fill_held(e);
 }
 
 struct hashing {
@@ -145,6 +162,13 @@ static int check_config(const struct engine_config *cfg, struct why *w)
     return 0;
 }
 
+/* What was made of a model may be read by whoever may read the model. */
+static uint32_t model_mode(const model_file *f)
+{
+    struct stat st;
+    return f->fd >= 0 && fstat(f->fd, &st) == 0 ? (st.st_mode & 0444) | 0600 : 0600;
+}
+
 int engine_open(model_file *f, const struct engine_config *cfg, engine **out, struct why *w)
 {
     *out = NULL;
@@ -165,9 +189,17 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
     if (err >= 0 && (err = model_file_digest(f, &e->info.weights,
                                              cfg->progress ? hash_progress : NULL, &hashing)) < 0)
         why_set(w, err, "model", "the model file cannot be read");
-    struct backend_config bc = {
-        .rows_max = e->rows_max, .n_vocab = e->shape.n_vocab, .threads = threads, .isa = cfg->isa,
-        .kv_type = kv_type};
+    struct backend_config bc = {.rows_max = e->rows_max,
+                                .n_vocab = e->shape.n_vocab,
+                                .threads = threads,
+                                .isa = cfg->isa,
+                                .kv_type = kv_type,
+                                .prepare = cfg->prepare,
+                                .model_path = f->path,
+                                .model_mode = model_mode(f),
+                                .weights = e->info.weights,
+                                .progress = cfg->progress,
+                                .progress_ctx = cfg->progress_ctx};
     if (err >= 0)
         err = make_backend(cfg, &bc, &e->b, w);
     if (err >= 0)
@@ -178,6 +210,7 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
         return err;
     }
     fill_info(e, f, n_blocks, threads, kv_type);
+    model_file_drop_pages(f); /* rows of the embedding are all that is read from now on */
     *out = e;
     return 0;
 }
@@ -195,6 +228,44 @@ void engine_close(engine *e)
 const struct engine_info *engine_info(const engine *e)
 {
     return &e->info;
+}
+
+struct engine_cost engine_cost(const engine *e, uint32_t context)
+{
+    const struct shape *s = &e->shape;
+    struct decoder_cost c = decoder_cost(e->d);
+    uint64_t attended = shape_attended(s, context);
+    return (struct engine_cost){
+        .weight_bytes = c.weight_bytes,
+        .ints = c.ints,
+        .floats = c.floats,
+        .kv_bytes = attended * (e->info.kv_block_bytes / s->n_layer / ENGINE_BLOCK_TOKENS),
+        .attention_macs = attended * s->n_head * s->head_dim * 2,
+    };
+}
+
+/* ---- prepared weights
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+size_t engine_n_pieces(const engine *e)
+{
+    return e->mapped ? prepared_n_pieces(e->mapped) : 0;
+}
+
+void engine_touch_piece(const engine *e, size_t i)
+{
+    prepared_touch(e->mapped, i);
+}
+
+bool engine_check_piece(const engine *e, size_t i)
+{
+    return prepared_piece_ok(e->mapped, i);
+}
+
+int engine_discard_prepared(const engine *e)
+{
+    return e->mapped ? prepared_discard(e->mapped) : 0;
 }
 
 /* ---- a step

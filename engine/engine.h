@@ -94,6 +94,14 @@ size_t vocab_ends(const vocab *v, const int32_t **ids);
 
 typedef struct engine engine;
 
+/* Whether the packed weights are kept in a file that all workers of a host map (engine/prepared.h). Only for a model
+ * that was opened by its path, on a backend that packs. */
+enum engine_prepare {
+    ENGINE_PREPARE_NEVER,   /* pack in memory */
+    ENGINE_PREPARE_AUTO,    /* map the file; write it if it is not there; where that cannot be, pack in memory */
+    ENGINE_PREPARE_REQUIRED /* … where that cannot be, fail */
+};
+
 struct engine_config {
     const char *backend; /* "cpu" (default) or "reference" (float32 on OpenBLAS: slow, the tests' oracle) */
     int threads;         /* 0: thread_cpus() */
@@ -103,8 +111,9 @@ struct engine_config {
     const char *kv_type; /* of the cpu backend: "f16" (NULL), or "int8": half the memory, a little less exact. The reference
                             keeps float32 and refuses int8 */
     uint32_t rows_max;   /* most rows of one step; 0: 512 */
-    void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent; "hash", "pack", "load" */
+    void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent; "hash", "load", "pack", "prepare" */
     void *progress_ctx;
+    enum engine_prepare prepare;
 };
 
 struct engine_info {
@@ -120,11 +129,35 @@ struct engine_info {
     struct digest weights;    /* model_file_digest */
     struct digest numerics;   /* weights, arithmetic version, backend kind, KV format */
     int threads;
+    uint64_t packed_bytes;     /* of the weights as the backend holds them; 0: it does not say */
+    const char *prepared_path; /* the file they are mapped from; NULL: they are in memory */
+    char in_memory_why[WHY_TEXT_MAX]; /* "" or why not mapped although that was asked for */
+};
+
+/* Multiply-adds of matrices; the vocabulary's apart, since a prompt needs it once. */
+struct engine_macs {
+    uint64_t layers, head;
+};
+
+/* What decoding one token costs when it attends to `context` positions: with the limits below, the least time it takes. */
+struct engine_cost {
+    uint64_t weight_bytes;           /* as in engine_info: read once for all sequences of a step */
+    struct engine_macs ints, floats; /* with quantised weights; with F32, F16 and BF16 ones */
+    uint64_t kv_bytes;
+    uint64_t attention_macs;
 };
 
 int engine_open(model_file *f, const struct engine_config *cfg, engine **out, struct why *w) MUST_USE; /* borrows f */
 void engine_close(engine *e);
 const struct engine_info *engine_info(const engine *e);
+struct engine_cost engine_cost(const engine *e, uint32_t context);
+
+/* Opening looks at a prepared file's sizes and seal. The rest is read in pieces by a thread of the caller, any time,
+ * also while the engine computes: a disk or memory can go bad under a worker that runs for months. */
+size_t engine_n_pieces(const engine *e);               /* 0: nothing is mapped */
+void engine_touch_piece(const engine *e, size_t i);    /* so that the first steps need not wait for the disk */
+bool engine_check_piece(const engine *e, size_t i);    /* false: damaged; what was computed since opening may be wrong */
+int engine_discard_prepared(const engine *e) MUST_USE; /* removes the file; the next worker writes it again */
 
 /* A sequence's KV lives in blocks that the caller hands out: position p lies in blocks[p / ENGINE_BLOCK_TOKENS].
  * The engine keeps no list of sequences; sharing, copying on write and eviction are the scheduler's. */
@@ -164,6 +197,18 @@ const float *engine_logits(const engine *e, size_t row);
 int engine_block_copy(engine *e, uint32_t from, uint32_t to, uint32_t n_tokens) MUST_USE;
 int engine_block_export(const engine *e, uint32_t block, void *out, size_t cap) MUST_USE;
 int engine_block_import(engine *e, uint32_t block, const void *p, size_t n) MUST_USE;
+
+/* ---- what the machine can do at most ------------------------------------------------------------------------- */
+
+/* A second's rates, of all threads together; 0 where nothing can be said (portable C: the compiler chose the code). */
+struct engine_limits {
+    int threads;
+    double int8_ops;   /* multiplies and adds of the instruction set's integer dot products */
+    double float_ops;  /* of its fused multiply-adds of float32 */
+    double read_bytes; /* memory, beyond the caches */
+};
+/* Measures them, within about a second, with the instruction set and number of threads given (as in engine_config). */
+int engine_limits_measure(const char *isa, int threads, struct engine_limits *out, struct why *w) MUST_USE;
 
 /* ---- sampling: a function of (logits, parameters, ids so far, seed, choice, position), and of nothing else --- */
 

@@ -13,28 +13,30 @@
 #define SPINS_BEFORE_SLEEP 2000
 #define CACHE_LINE 64
 
-/* The ticket is the whole state of a run in one word, so that taking a part is one compare-and-swap and a late thread
- * can never take a part of a run that it has not seen: number of the run (32), n_parts (16), next part (16). */
-#define TICKET(run, n, next) ((uint64_t)(run) << 32 | (uint64_t)(n) << 16 | (uint64_t)(next))
-#define TICKET_PARTS(t) ((uint32_t)((t) >> 16) & 0xffffu)
+/* A ticket is one thread's share of a run in one word, so that taking a part is one compare-and-swap and a late thread
+ * can never take a part of a run that it has not seen: number of the run (32), end of the share (16), next part (16). */
+#define TICKET(run, end, next) ((uint64_t)(run) << 32 | (uint64_t)(end) << 16 | (uint64_t)(next))
+#define TICKET_END(t) ((uint32_t)((t) >> 16) & 0xffffu)
 #define TICKET_NEXT(t) ((uint32_t)(t)&0xffffu)
 
-struct pool {
+/* What the caller hands to one thread. A line of its own: a fork moves one line to each thread, a join one back. */
+struct member {
     _Alignas(CACHE_LINE) _Atomic uint64_t ticket;
-    _Alignas(CACHE_LINE) _Atomic uint32_t n_done; /* futex: the caller sleeps on it */
-    _Atomic uint32_t caller_sleeps;
-    _Alignas(CACHE_LINE) _Atomic uint32_t n_published; /* futex: the others sleep on it */
-    _Atomic uint32_t n_sleeping;
-    _Atomic bool closing;
     pool_fn fn; /* stable while a part of the run is not done */
     void *ctx;
-    uint32_t run;
+    _Atomic uint32_t sleeps; /* futex: the thread sleeps on it while it is 1 */
+    int index;
+    pool *p;
+    pthread_t thread;
+};
+
+struct pool {
+    _Alignas(CACHE_LINE) _Atomic uint32_t n_done; /* futex: the caller sleeps on it */
+    uint32_t n_parts, run;
+    _Atomic uint32_t caller_sleeps;
+    _Alignas(CACHE_LINE) _Atomic bool closing;
     int n_threads; /* with the caller */
-    struct member {
-        pool *p;
-        int index;
-        pthread_t thread;
-    } members[];
+    struct member members[];
 };
 
 static void pause_cpu(void)
@@ -49,62 +51,93 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
-static void futex_wake(_Atomic uint32_t *word, int n)
+static void futex_wake(_Atomic uint32_t *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Runs parts until none is left to take. True if it ran any. */
+static bool has_parts(uint64_t ticket)
+{
+    return TICKET_NEXT(ticket) < TICKET_END(ticket);
+}
+
+/* Runs what is left of one share; returns how many parts that were. */
+static uint32_t take_share(struct member *of, int thread)
+{
+    uint32_t n = 0;
+    uint64_t t = atomic_load_explicit(&of->ticket, memory_order_acquire);
+    while (has_parts(t)) {
+        if (!atomic_compare_exchange_weak_explicit(&of->ticket, &t, t + 1, memory_order_acq_rel, memory_order_acquire))
+            continue;
+        of->fn(of->ctx, TICKET_NEXT(t), thread);
+        n++;
+        t = atomic_load_explicit(&of->ticket, memory_order_acquire);
+    }
+    return n;
+}
+
+/* The thread's own share, then what the others have left. True if it ran any. */
 static bool take_parts(pool *p, int thread)
 {
-    bool any = false;
-    uint64_t t = atomic_load_explicit(&p->ticket, memory_order_acquire);
-    while (TICKET_NEXT(t) < TICKET_PARTS(t)) {
-        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &t, t + 1, memory_order_acq_rel,
-                                                   memory_order_acquire))
-            continue;
-        uint32_t n = TICKET_PARTS(t);
-        p->fn(p->ctx, TICKET_NEXT(t), thread);
-        any = true;
-        if (atomic_fetch_add(&p->n_done, 1) + 1 == n && atomic_load(&p->caller_sleeps))
-            futex_wake(&p->n_done, 1);
-        t = atomic_load_explicit(&p->ticket, memory_order_acquire);
-    }
-    return any;
+    uint32_t n = 0;
+    for (int i = 0; i < p->n_threads; i++)
+        n += take_share(&p->members[(thread + i) % p->n_threads], thread);
+    if (!n)
+        return false;
+    uint32_t n_parts = p->n_parts; /* of this run: it is not over before n is counted */
+    if (atomic_fetch_add(&p->n_done, n) + n == n_parts && atomic_load(&p->caller_sleeps))
+        futex_wake(&p->n_done);
+    return true;
 }
 
-static void sleep_until_published(pool *p, uint32_t seen)
+/* Either the caller sees `sleeps` and wakes, or this thread sees the ticket that it wrote before. */
+static void sleep_until_called(struct member *m)
 {
-    atomic_fetch_add(&p->n_sleeping, 1);
-    if (!atomic_load(&p->closing))
-        futex_wait(&p->n_published, seen);
-    atomic_fetch_sub(&p->n_sleeping, 1);
+    atomic_store(&m->sleeps, 1);
+    if (!has_parts(atomic_load(&m->ticket)) && !atomic_load(&m->p->closing))
+        futex_wait(&m->sleeps, 1);
+    atomic_store(&m->sleeps, 0);
+}
+
+static void call(struct member *m)
+{
+    if (atomic_load(&m->sleeps) && atomic_exchange(&m->sleeps, 0))
+        futex_wake(&m->sleeps);
 }
 
 static void *member_main(void *arg)
 {
     struct member *m = arg;
-    pool *p = m->p;
     int idle = 0;
-    while (!atomic_load_explicit(&p->closing, memory_order_relaxed)) {
-        uint32_t seen = atomic_load(&p->n_published);
-        if (take_parts(p, m->index)) {
+    while (!atomic_load_explicit(&m->p->closing, memory_order_relaxed)) {
+        if (has_parts(atomic_load_explicit(&m->ticket, memory_order_acquire)) && take_parts(m->p, m->index)) {
             idle = 0;
         } else if (++idle < SPINS_BEFORE_SLEEP) {
             pause_cpu();
         } else {
-            sleep_until_published(p, seen);
+            sleep_until_called(m);
             idle = 0;
         }
     }
     return NULL;
 }
 
-static void publish(pool *p)
+/* Equal shares, the first of them one part longer. */
+static void fork_parts(pool *p, pool_fn fn, void *ctx, uint32_t n_parts)
 {
-    atomic_fetch_add(&p->n_published, 1);
-    if (atomic_load(&p->n_sleeping))
-        futex_wake(&p->n_published, p->n_threads);
+    uint32_t n = (uint32_t)p->n_threads, each = n_parts / n, longer = n_parts % n;
+    p->run++;
+    p->n_parts = n_parts;
+    atomic_store_explicit(&p->n_done, 0, memory_order_relaxed);
+    for (uint32_t i = 0, first = 0, end; i < n; i++, first = end) {
+        struct member *m = &p->members[i];
+        end = first + each + (i < longer);
+        m->fn = fn;
+        m->ctx = ctx;
+        atomic_store(&m->ticket, TICKET(p->run, end, first));
+        if (i && end > first)
+            call(m);
+    }
 }
 
 static void join_parts(pool *p, uint32_t n_parts)
@@ -128,11 +161,7 @@ void pool_run(pool *p, pool_fn fn, void *ctx, size_t n_parts)
             fn(ctx, i, 0);
         return;
     }
-    p->fn = fn;
-    p->ctx = ctx;
-    atomic_store(&p->n_done, 0);
-    atomic_store_explicit(&p->ticket, TICKET(++p->run, n_parts, 0), memory_order_release);
-    publish(p);
+    fork_parts(p, fn, ctx, (uint32_t)n_parts);
     take_parts(p, 0);
     join_parts(p, (uint32_t)n_parts);
 }
@@ -161,8 +190,9 @@ int pool_new(int n_threads, pool **out, struct why *w)
     if (!p)
         return why_set(w, ERR_NOMEM, "threads", "no memory for %d threads", n_threads);
     *p = (pool){.n_threads = 1};
-    for (int i = 1; i < n_threads; i++) {
+    for (int i = 0; i < n_threads; i++)
         p->members[i] = (struct member){.p = p, .index = i};
+    for (int i = 1; i < n_threads; i++) {
         int e = start_member(&p->members[i]);
         if (e) {
             pool_free(p);
@@ -180,10 +210,10 @@ void pool_free(pool *p)
     if (!p)
         return;
     atomic_store(&p->closing, true);
-    atomic_fetch_add(&p->n_published, 1);
-    futex_wake(&p->n_published, p->n_threads);
-    for (int i = 1; i < p->n_threads; i++)
+    for (int i = 1; i < p->n_threads; i++) {
+        call(&p->members[i]);
         pthread_join(p->members[i].thread, NULL);
+    }
     free(p);
 }
 

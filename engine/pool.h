@@ -1,8 +1,8 @@
-/* The engine's threads: fork, join, and nothing else. The caller is thread 0. Work is cut into parts that threads take
- * one by one, so a part may run on any thread in any order: a result must not depend on either. A thread spins for a
- * moment after its last part, because the next operator follows within microseconds, then sleeps: idle workers of two
- * processes on one host do not starve each other, and a thread that sleeps or was descheduled holds nobody up, since the
- * others take its parts. */
+/* The engine's threads: fork, join, and nothing else. The caller is thread 0. Work is cut into parts; each thread has an
+ * equal share of them, in order, and takes what others have left once it is through. So a part may run on any thread at
+ * any time: a result must not depend on either. A thread spins for a moment after its last part, because the next
+ * operator follows within microseconds, then sleeps: idle workers of two processes on one host do not starve each other,
+ * and a thread that sleeps or was descheduled holds nobody up, since the others take its parts. */
 #ifndef NUNCHI_ENGINE_POOL_H
 #define NUNCHI_ENGINE_POOL_H
 

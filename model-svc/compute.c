@@ -5,11 +5,9 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "model-svc/checker.h"
 #include "model-svc/pickers.h"
 
-/* How long to look for the next step before sleeping: it mostly comes within a few tens of
- * microseconds, and waking a thread costs more. Short, because somebody else may need the CPU. */
-#define SPIN_US 50
 /* A progress line at most so often, or when another thing begins. */
 #define PROGRESS_US 250000
 
@@ -20,17 +18,17 @@ struct compute {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    _Atomic(struct sched_work *) next; /* handed over, not begun */
+    struct sched_work *next; /* under the lock: handed over, not begun */
     atomic_bool stopping;
 
-    /* the thread's own; the loop reads them only between a callback and the next submit */
+    /* the thread's own; the loop reads them from `loaded` on, when they do not change any more */
     model_file *file;
     vocab *words;
     engine *e;
+    checker *checker;
     pickers *pickers;
-    int err; /* of loading, then of the last step */
+    int err; /* of loading */
     struct why why;
-    uint64_t took_us;
 
     char progress_what[16];
     uint64_t progress_us;
@@ -72,6 +70,7 @@ static int load(struct compute *c, struct why *w)
 
 static void unload(struct compute *c)
 {
+    checker_stop(c->checker);
     pickers_free(c->pickers);
     if (c->e)
         engine_close(c->e);
@@ -83,7 +82,10 @@ static void unload(struct compute *c)
 static void tell_loaded(void *ctx)
 {
     struct compute *c = ctx;
+    struct checker_config check = {c->e, c->cfg.check_us, c->ev.ctx, c->ev.damaged};
     c->ev.loaded(c->ev.ctx, c->err, &c->why);
+    if (c->err >= 0 && c->ev.damaged)
+        c->checker = checker_start(c->l, &check);
 }
 
 /* ---- steps ---- */
@@ -112,40 +114,27 @@ static int step(struct compute *c, struct sched_work *work, struct why *w)
     return 0;
 }
 
-static void tell_stepped(void *ctx)
-{
-    struct compute *c = ctx;
-    c->ev.stepped(c->ev.ctx, c->err, &c->why, c->took_us);
-}
-
-static inline void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-static struct sched_work *take(struct compute *c)
-{
-    return atomic_exchange_explicit(&c->next, NULL, memory_order_acquire);
-}
-
 /* The next step; NULL when it is time to stop. */
 static struct sched_work *await(struct compute *c)
 {
-    uint64_t until = clock_mono_us() + SPIN_US;
-    do {
-        struct sched_work *work = take(c);
-        if (work)
-            return work;
-        relax();
-    } while (!atomic_load(&c->stopping) && clock_mono_us() < until);
-    struct sched_work *work = NULL;
     pthread_mutex_lock(&c->lock);
-    while (!atomic_load(&c->stopping) && !(work = take(c)))
+    while (!atomic_load(&c->stopping) && !c->next)
         pthread_cond_wait(&c->wake, &c->lock);
+    struct sched_work *work = atomic_load(&c->stopping) ? NULL : c->next;
+    c->next = NULL;
     pthread_mutex_unlock(&c->lock);
     return work;
+}
+
+/* Steps follow one another until there is nothing to compute. */
+static void compute_steps(struct compute *c, struct sched_work *work)
+{
+    while (work && !atomic_load(&c->stopping)) {
+        struct why why = {.text = ""};
+        uint64_t begun = clock_mono_us();
+        int err = step(c, work, &why);
+        work = c->ev.stepped(c->ev.ctx, err, &why, clock_mono_us() - begun);
+    }
 }
 
 static void *run(void *ctx)
@@ -155,13 +144,8 @@ static void *run(void *ctx)
     c->err = load(c, &c->why);
     loop_post(c->l, tell_loaded, c);
     /* after a failed load nothing is ever submitted */
-    for (struct sched_work *work; (work = await(c));) {
-        uint64_t begun = clock_mono_us();
-        c->why = (struct why){.text = ""};
-        c->err = step(c, work, &c->why);
-        c->took_us = clock_mono_us() - begun;
-        loop_post(c->l, tell_stepped, c);
-    }
+    for (struct sched_work *work; (work = await(c));)
+        compute_steps(c, work);
     return NULL;
 }
 
@@ -241,9 +225,9 @@ struct sched_vocab compute_words(compute *c)
 
 void compute_submit(compute *c, struct sched_work *work)
 {
-    struct sched_work *before = atomic_exchange_explicit(&c->next, work, memory_order_release);
-    CHECK(!before);
     pthread_mutex_lock(&c->lock);
+    CHECK(!c->next);
+    c->next = work;
     pthread_cond_signal(&c->wake);
     pthread_mutex_unlock(&c->lock);
 }

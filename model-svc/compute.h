@@ -1,5 +1,7 @@
 /* The thread that owns the engine: loads the model, then computes one step at a time. Nothing else
- * touches the engine; the loop hands it a step and is called back on its own thread. */
+ * touches the engine. Whoever is asked for the next step is asked on this thread: two changes of
+ * threads between every two steps, on processors that the engine keeps busy, cost more than
+ * planning does. */
 #ifndef NUNCHI_MODEL_COMPUTE_H
 #define NUNCHI_MODEL_COMPUTE_H
 
@@ -11,13 +13,16 @@ typedef struct compute compute;
 struct compute_config {
     const char *model;           /* path; borrowed while it lives */
     struct engine_config engine; /* progress is set here: log lines "loading" */
+    uint64_t check_us;           /* how often mapped weights are read through; 0: once */
 };
 
-/* Called on the loop's thread. */
 struct compute_events {
     void *ctx;
-    void (*loaded)(void *ctx, int err, const struct why *w); /* once */
-    void (*stepped)(void *ctx, int err, const struct why *w, uint64_t took_us);
+    void (*loaded)(void *ctx, int err, const struct why *w); /* once, on the loop's thread */
+    void (*damaged)(void *ctx, bool removed); /* checker.h; after loaded, on the loop's thread */
+    /* The step is done; on the compute thread. Returns the next one, or NULL: then it sleeps until
+     * compute_submit. */
+    struct sched_work *(*stepped)(void *ctx, int err, const struct why *w, uint64_t took_us);
 };
 
 /* Starts the thread and the loading. Signals must be blocked already (loop_signal). */
@@ -30,7 +35,8 @@ const struct engine_info *compute_info(const compute *c);
 const vocab *compute_vocab(const compute *c);
 struct sched_vocab compute_words(compute *c);
 
-/* One at a time; the work stays as it is until `stepped`. */
+/* The first step, and the next one after `stepped` returned NULL; never while one is under way. The
+ * work stays as it is until `stepped`. */
 void compute_submit(compute *c, struct sched_work *work);
 
 #endif

@@ -9,7 +9,7 @@ sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words
                  const struct sched_out *out)
 {
     CHECK(cfg->seqs_max > 0 && cfg->seqs_max <= cfg->step_tokens &&
-          cfg->step_tokens <= ENGINE_ROWS_MAX);
+          cfg->step_tokens <= ENGINE_ROWS_MAX && cfg->draft_max <= DRAFT_MAX);
     CHECK(cfg->n_context <= (uint64_t)cfg->n_blocks * ENGINE_BLOCK_TOKENS);
     sched *s = xcalloc(1, sizeof *s);
     s->cfg = *cfg;
@@ -27,7 +27,9 @@ sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words
     s->members = xcalloc(cfg->seqs_max, sizeof(struct sequence *));
     s->starts = xcalloc(cfg->seqs_max, sizeof *s->starts);
     s->copies = xcalloc(cfg->seqs_max, sizeof *s->copies);
-    s->jobs = xcalloc(cfg->seqs_max, sizeof *s->jobs);
+    s->jobs = xcalloc(cfg->step_tokens, sizeof *s->jobs);
+    s->bids = xcalloc(cfg->seqs_max, sizeof *s->bids);
+    s->picked = xcalloc(DRAFT_MAX + 1, sizeof *s->picked);
     s->order = xcalloc(cfg->seqs_max, sizeof(struct sequence *));
     return s;
 }
@@ -81,6 +83,8 @@ void sched_free(sched *s)
     free(s->starts);
     free(s->copies);
     free(s->jobs);
+    free(s->bids);
+    free(s->picked);
     free(s->order);
     free(s);
 }
@@ -134,7 +138,7 @@ void sched_preempt(sched *s, struct sequence *q)
 {
     CHECK(q->state == SEQ_RUNNING && q->n_rows == 0);
     stop_running(s, q);
-    s->preemptions++;
+    s->counts.preemptions++;
     wait_for_turn(s, q);
 }
 
@@ -191,6 +195,8 @@ static void finish(sched *s, struct generation *g)
                            .n_ends = g->r.n_choices,
                            .prompt_tokens = g->r.n_prompt,
                            .cached_tokens = g->cached_tokens,
+                           .drafted = g->drafted,
+                           .accepted = g->accepted,
                            .queue_us = between(g->arrived_us, g->started_us),
                            .prefill_us = between(g->started_us, g->first_us),
                            .decode_us = between(g->first_us, g->last_us)};
@@ -390,23 +396,33 @@ uint64_t sched_tick(sched *s, uint64_t now_us)
     return next;
 }
 
+void sched_collect(sched *s)
+{
+    outbox_turn(s->outbox);
+}
+
+void sched_send(sched *s)
+{
+    outbox_send(s->outbox, &s->out);
+}
+
 void sched_flush(sched *s)
 {
-    outbox_flush(s->outbox, &s->out);
+    sched_collect(s);
+    sched_send(s);
 }
 
 struct sched_load sched_load_now(const sched *s)
 {
-    size_t open = sched_open(s);
-    return (struct sched_load){.running = (uint32_t)open - s->n_waiting,
-                               .queued = s->n_waiting,
-                               .queued_tokens = queued_tokens(s),
-                               .blocks = kvpool_size(s->pool),
-                               .blocks_free = kvpool_available(s->pool),
-                               .prefill_tok_s = pace_prefill_rate(&s->pace),
-                               .decode_tok_s = pace_decode_rate(&s->pace),
-                               .steps = s->steps,
-                               .preemptions = s->preemptions};
+    struct sched_load l = s->counts;
+    l.running = (uint32_t)sched_open(s) - s->n_waiting;
+    l.queued = s->n_waiting;
+    l.queued_tokens = queued_tokens(s);
+    l.blocks = kvpool_size(s->pool);
+    l.blocks_free = kvpool_available(s->pool);
+    l.prefill_tok_s = pace_prefill_rate(&s->pace);
+    l.decode_tok_s = pace_decode_rate(&s->pace);
+    return l;
 }
 
 size_t sched_open(const sched *s)

@@ -2,7 +2,8 @@
  * batching: a step is the next token of every running sequence and, within a budget of rows and
  * measured time, chunks of prompts; sequences join and leave between steps. It touches neither
  * sockets nor the engine nor a clock, and draws no random numbers: what it answers is a function of
- * the requests alone, however they are batched, preempted or moved. One thread. */
+ * the requests alone, however they are batched, preempted or moved. One thread at a time: who
+ * shares it locks it, but for sched_send. */
 #ifndef NUNCHI_MODEL_CORE_H
 #define NUNCHI_MODEL_CORE_H
 
@@ -29,6 +30,7 @@ struct sched_config {
     uint32_t seqs_max;       /* running at once; at most step_tokens */
     uint32_t step_tokens;    /* rows of one step */
     uint32_t queue_max;      /* requests waiting for their first step; more are refused */
+    uint32_t draft_max;      /* ids guessed ahead of an answer, at most; 0: none (DRAFT_MAX) */
     uint64_t step_target_us; /* a step should take no longer while answers are running */
     struct digest weights;
 };
@@ -57,10 +59,11 @@ struct sched_done {
     const struct sched_end *ends;
     size_t n_ends;
     uint32_t prompt_tokens, cached_tokens;
+    uint32_t drafted, accepted; /* rows spent on guesses, and those that came true */
     uint64_t queue_us, prefill_us, decode_us;
 };
 
-/* The outbox: called by sched_flush alone, in the order things happened for a request. */
+/* The outbox: called by sched_send alone, in the order things happened for a request. */
 struct sched_out {
     void *ctx;
     void (*deltas)(void *ctx, uint64_t gateway, const struct sched_delta *d,
@@ -110,8 +113,11 @@ struct sched_work *sched_plan(sched *s, uint64_t now_us);
  * who computed it. */
 void sched_result(sched *s, uint64_t now_us, int err, const struct why *w, uint64_t took_us);
 /* Sends what results, ticks and refusals left in the outbox. To be called after the next step is on
- * its way. */
+ * its way. In two halves for who shares the scheduler: collect is one of its calls, send is not and
+ * always follows a collect. */
 void sched_flush(sched *s);
+void sched_collect(sched *s);
+void sched_send(sched *s);
 
 struct sched_load {
     uint32_t running, queued;             /* requests */
@@ -119,6 +125,7 @@ struct sched_load {
     uint32_t blocks, blocks_free;         /* free: could be taken now */
     uint32_t prefill_tok_s, decode_tok_s; /* 0: not measured yet */
     uint64_t steps, preemptions;
+    uint64_t rows, drafted, accepted; /* computed; of them guesses; of those, come true */
 };
 struct sched_load sched_load_now(const sched *s);
 size_t sched_open(const sched *s); /* requests open */

@@ -1,4 +1,5 @@
-/* Shared by the scheduler's files (core.c, plan.c, result.c, outbox.c) and nobody else. */
+/* Shared by the scheduler's files (core.c, plan.c, speculate.c, result.c, outbox.c) and nobody
+ * else. */
 #ifndef NUNCHI_MODEL_CORE_INT_H
 #define NUNCHI_MODEL_CORE_INT_H
 
@@ -16,12 +17,20 @@ struct generation {
     struct sequence *seqs;  /* (r.n_choices) */
     uint32_t n_open;        /* sequences that have not ended */
     uint32_t n_in_step;     /* sequences that are part of the step under way */
-    uint32_t n_planned_ids; /* tokens that the step under way will bring */
+    uint32_t n_planned_ids; /* tokens that the step under way may bring */
     uint64_t credit;
     bool dead; /* nothing more is sent; freed when no step needs it */
     bool started, told_cached;
     uint32_t cached_tokens;
+    uint32_t drafted, accepted;
     uint64_t arrived_us, started_us, first_us, last_us, deadline_us; /* deadline 0: none */
+};
+
+/* Who has something to guess, and how likely its next guess comes true together with all before. */
+struct sched_bid {
+    struct sequence *q;
+    uint32_t n_guessed;
+    float chance;
 };
 
 struct outbox;
@@ -51,11 +60,18 @@ struct sched {
     struct digest *starts; /* (seqs_max) hash of the block where each prefill of this step begins */
     size_t n_starts;
     struct seq_copy *copies;
-    struct sched_job *jobs;
+    struct sched_job *jobs;  /* (step_tokens) */
     struct sequence **order; /* scratch */
     size_t n_rows, n_members;
-    uint32_t n_decode_rows;
-    uint64_t steps, preemptions;
+    struct pace_rows cost;
+
+    /* guesses: speculate.c */
+    struct draft_odds odds; /* of all answers */
+    double probe_us;        /* time saved up for guesses that are not likely to come true */
+    struct sched_bid *bids; /* (seqs_max) scratch */
+    struct sampled *picked; /* (DRAFT_MAX + 1) scratch */
+
+    struct sched_load counts; /* what is counted, and nothing else of it */
 };
 
 /* core.c */
@@ -71,8 +87,13 @@ void sched_fail(sched *s, struct generation *g, int err, const struct why *w);
 void sched_reap(sched *s, struct generation *g);
 /* plan.c */
 void sched_admit(sched *s, uint64_t now_us);
+/* speculate.c: adds guesses to the next tokens of order[0 .. n-1], where they are worth their rows.
+ */
+void sched_speculate(sched *s, size_t n);
+/* What the step under way has cost, and how many tokens it brought. */
+void sched_step_took(sched *s, uint32_t tokens, uint64_t took_us);
 
-/* outbox.c: copies what it is given */
+/* outbox.c: copies what it is given; outbox_send may run while another thread adds */
 struct outbox *outbox_new(void);
 void outbox_free(struct outbox *o);
 void outbox_delta(struct outbox *o, uint64_t gateway, const struct sched_delta *d);
@@ -81,6 +102,7 @@ void outbox_error(struct outbox *o, uint64_t gateway, uint64_t request, uint32_t
                   const struct why *w);
 void outbox_forget(struct outbox *o, uint64_t gateway,
                    uint64_t request); /* request 0: all of the gateway */
-void outbox_flush(struct outbox *o, const struct sched_out *out);
+void outbox_turn(struct outbox *o);   /* what is there is what outbox_send sends */
+void outbox_send(struct outbox *o, const struct sched_out *out);
 
 #endif

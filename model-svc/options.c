@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/wire/options.h"
 #include "engine/engine.h"
+#include "model-svc/draft.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
     CONFIG_OPT(struct model_options, field, name, type, def, min, max, help)
@@ -26,6 +27,11 @@ static const struct opt OPTIONS[] = {
         "avx512, avx2 or portable; default: the best this CPU has"),
     OPT(kv_type, "kv-type", OPT_STR, "f16", 0, 8,
         "f16, or int8: twice the tokens in the same memory, a little less exact"),
+    OPT(prepare, "prepare", OPT_STR, "auto", 0, 8,
+        "auto: the weights as this CPU wants them are written to a file once and mapped by all "
+        "workers; off: packed in memory at every start"),
+    OPT(check_ms, "check-ms", OPT_MS, "3600000", 0, INT32_MAX,
+        "how often mapped weights are compared with their checksums; 0: once after the start"),
     OPT(kv_bytes, "kv-bytes", OPT_SIZE, "512m", 0, 0,
         "memory for KV blocks: running sequences and remembered prefixes"),
     OPT(kv_blocks, "kv-blocks", OPT_INT, "0", 0, 16777216,
@@ -38,6 +44,9 @@ static const struct opt OPTIONS[] = {
         "a step should take no longer while answers are running: bounds the gap between their "
         "tokens"),
     OPT(batch, "batch", OPT_INT, "64", 1, ENGINE_ROWS_MAX, "most sequences that run at once"),
+    OPT(draft_max, "draft-max", OPT_INT, "8", 0, DRAFT_MAX,
+        "most tokens guessed ahead of each answer from what prompt and answer said before; never "
+        "changes an answer; 0: none"),
     OPT(queue_max, "queue-max", OPT_INT, "256", 1, 65536,
         "most requests waiting for their first step; more are refused"),
     OPT(slots, "slots", OPT_INT, "64", 1, 65536,
@@ -66,6 +75,8 @@ static int check(const void *ctx, struct why *w)
         return why_set(w, ERR_INVALID, "kv-type", "kv-type must be f16 or int8");
     if (strcmp(o->kv_type, "int8") == 0 && strcmp(o->backend, "reference") == 0)
         return why_set(w, ERR_INVALID, "kv-type", "kv-type int8 needs the cpu backend");
+    if (strcmp(o->prepare, "auto") != 0 && strcmp(o->prepare, "off") != 0)
+        return why_set(w, ERR_INVALID, "prepare", "prepare must be auto or off");
     enum log_level level;
     if (log_level_parse(slice_str(o->log_level), &level) < 0)
         return why_set(w, ERR_INVALID, "log-level", "log-level must be debug, info, warn or error");

@@ -6,10 +6,11 @@
 
 struct model_options {
     char *model, *model_name, *chat_format;
-    char *backend, *isa, *kv_type;
+    char *backend, *isa, *kv_type, *prepare;
+    int64_t check_ms;
     int64_t threads;
     int64_t kv_bytes, kv_blocks, context;
-    int64_t step_tokens, step_ms, batch, queue_max, slots;
+    int64_t step_tokens, step_ms, batch, draft_max, queue_max, slots;
     char *gateways, *caches;
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;

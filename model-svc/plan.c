@@ -156,11 +156,11 @@ static uint32_t make_room(sched *s, struct sequence *q, uint32_t until)
 
 /* ---- rows ---- */
 
-static void add_job(sched *s, struct sequence *q, uint32_t row)
+/* Behind so many guesses: they are what was said, if this one's token is to be kept. */
+static void add_job(sched *s, struct sequence *q, uint32_t row, uint32_t guesses)
 {
     const struct gen_request *r = &q->gen->r;
-    q->job = (int32_t)s->work.n_jobs;
-    q->gen->n_planned_ids++;
+    q->n_jobs++;
     s->jobs[s->work.n_jobs++] = (struct sched_job){
         .row = row,
         .params = &r->sampling,
@@ -168,7 +168,7 @@ static void add_job(sched *s, struct sequence *q, uint32_t row)
                .prompt = q->prompt,
                .n_prompt = q->n_prompt,
                .generated = q->ids,
-               .n_generated = q->n_ids,
+               .n_generated = q->n_ids + guesses,
                .choice = q->choice,
                .ends = s->vocab.ends,
                .n_ends = s->vocab.n_ends},
@@ -180,17 +180,20 @@ static void add_rows(sched *s, struct sequence *q, uint32_t until)
     uint32_t total = sequence_total(q);
     uint32_t member = (uint32_t)s->n_members;
     q->n_rows = until - q->n_computed;
+    q->job = (uint32_t)s->work.n_jobs;
+    q->n_jobs = 0;
     q->gen->n_in_step++;
     s->members[s->n_members++] = q;
     s->seqs[member] = (struct engine_seq){q->blocks, q->n_blocks};
-    for (uint32_t p = q->n_computed; p < until; p++)
+    for (uint32_t p = q->n_computed; p < until; p++) {
+        if (p + 1 >= total)
+            add_job(s, q, (uint32_t)s->n_rows, p + 1 - total);
         s->rows[s->n_rows++] = (struct engine_row){.seq = member,
                                                    .token = sequence_token(q, p),
                                                    .position = p,
                                                    .attend_until = p + 1,
-                                                   .want_logits = p + 1 == total};
-    if (until == total)
-        add_job(s, q, (uint32_t)s->n_rows - 1);
+                                                   .want_logits = p + 1 >= total};
+    }
 }
 
 static size_t snapshot(sched *s)
@@ -201,20 +204,28 @@ static size_t snapshot(sched *s)
     return n;
 }
 
+/* Everybody's next token; then what may follow it, if there is more to gain than to lose. */
 static void plan_decodes(sched *s)
 {
-    size_t n = snapshot(s);
+    size_t n = snapshot(s), n_next = 0;
     for (size_t i = 0; i < n; i++) {
         struct sequence *q = s->order[i];
         if (q->state != SEQ_RUNNING || left_of(q) != 1 || !sched_has_credit(q->gen))
             continue;
         uint32_t total = sequence_total(q);
-        if (make_room(s, q, total) >= total)
-            add_rows(s, q, total);
-        else
+        if (make_room(s, q, total) < total) {
             sched_preempt(s, q); /* those before it need the room; it goes on when they are done */
+            continue;
+        }
+        q->n_rows = 1;
+        q->n_drafts = 0;
+        q->gen->n_planned_ids++;
+        s->order[n_next++] = q;
     }
-    s->n_decode_rows = (uint32_t)s->n_rows;
+    sched_speculate(s, n_next);
+    for (size_t i = 0; i < n_next; i++)
+        add_rows(s, s->order[i], sequence_total(s->order[i]) + s->order[i]->n_drafts);
+    s->cost = (struct pace_rows){.decode = (uint32_t)s->n_rows};
 }
 
 /* ---- prompts ---- */
@@ -245,6 +256,26 @@ static bool computed_by_another(sched *s, struct sequence *q)
     return false;
 }
 
+/* Kernels take 16 rows at once. */
+#define TILE 16
+
+/* Rows of a prompt for so much time; a piece that is not the last fills the step's last tile. At
+ * least a tile for the first: progress. */
+static uint32_t chunk_of(const sched *s, const struct sequence *q, double us)
+{
+    uint32_t room = s->cfg.step_tokens - (uint32_t)s->n_rows, left = left_of(q);
+    uint32_t rows = pace_prompt_rows(&s->pace, us, q->n_computed);
+    if (rows >= left && left <= room)
+        return left;
+    rows = rows < room ? rows : room;
+    uint32_t over = (uint32_t)(s->n_rows + rows) % TILE;
+    rows = rows > over ? rows - over : 0;
+    if (rows > 0 || s->cost.prompt > 0)
+        return rows;
+    rows = left < TILE ? left : TILE;
+    return rows < room ? rows : room;
+}
+
 static void plan_prefills(sched *s)
 {
     size_t n = 0;
@@ -257,22 +288,26 @@ static void plan_prefills(sched *s)
     if (n == 0)
         return;
     qsort(s->order, n, sizeof(struct sequence *), by_service);
-    size_t budget = pace_prefill_rows(&s->pace, s->n_decode_rows);
-    if (budget > s->cfg.step_tokens - s->n_rows)
-        budget = s->cfg.step_tokens - s->n_rows;
-    for (size_t i = 0; i < n && budget > 0; i++) {
+    double us = pace_prompt_time(&s->pace, s->cost.decode);
+    for (size_t i = 0; i < n && s->n_rows < s->cfg.step_tokens; i++) {
         struct sequence *q = s->order[i];
         if (q->state != SEQ_RUNNING || !sched_has_credit(q->gen))
             continue;
         take_what_is_computed(s, q);
         if (computed_by_another(s, q))
             continue;
-        uint32_t rows = left_of(q) < budget ? left_of(q) : (uint32_t)budget;
+        uint32_t rows = chunk_of(s, q, us);
+        if (rows == 0)
+            break;
         uint32_t until = make_room(s, q, q->n_computed + rows);
         if (until == q->n_computed)
             continue;
+        us -= pace_prompt_us(&s->pace, until - q->n_computed, q->n_computed);
+        s->cost.prompt += until - q->n_computed;
+        s->cost.looks += pace_looks(q->n_computed, until - q->n_computed);
+        q->gen->n_planned_ids += until == sequence_total(q);
+        q->n_drafts = 0;
         add_rows(s, q, until);
-        budget -= q->n_rows;
     }
 }
 

@@ -14,8 +14,7 @@ void sequence_init(struct sequence *s, const struct gen_request *r, const struct
                            .n_given = c->n_ids,
                            .cap_ids = c->n_ids + 64,
                            .salts = r->salts,
-                           .n_salts = r->n_salts,
-                           .job = -1};
+                           .n_salts = r->n_salts};
     list_init(&s->running);
     s->ids = xcalloc(s->cap_ids, sizeof *s->ids);
     if (c->n_ids)
@@ -43,13 +42,25 @@ int32_t sequence_token(const struct sequence *s, uint32_t position)
     return position < s->n_prompt ? s->prompt[position] : s->ids[position - s->n_prompt];
 }
 
+static void reserve(struct sequence *s, uint32_t more)
+{
+    if (s->n_ids + more <= s->cap_ids)
+        return;
+    s->cap_ids = s->cap_ids * 2 > s->n_ids + more ? s->cap_ids * 2 : s->n_ids + more;
+    s->ids = xrealloc(s->ids, s->cap_ids, sizeof *s->ids);
+}
+
 void sequence_append(struct sequence *s, int32_t id)
 {
-    if (s->n_ids == s->cap_ids) {
-        s->cap_ids *= 2;
-        s->ids = xrealloc(s->ids, s->cap_ids, sizeof *s->ids);
-    }
+    reserve(s, 1);
     s->ids[s->n_ids++] = id;
+}
+
+uint32_t sequence_guess(struct sequence *s, uint32_t max)
+{
+    reserve(s, max);
+    struct draft_text known = {s->prompt, s->ids, s->n_prompt, s->n_ids};
+    return drafter_guess(&s->drafter, &known, s->ids + s->n_ids, max, &s->draft_from);
 }
 
 static void add_hash(struct sequence *s, const struct digest *h)
@@ -170,4 +181,5 @@ void sequence_drop(struct sequence *s, kvpool *pool)
     while (s->n_blocks > 0)
         kvpool_unref(pool, s->blocks[--s->n_blocks]);
     s->n_computed = 0;
+    drafter_clear(&s->drafter);
 }

@@ -7,6 +7,7 @@
 #include "common/wire/blockhash.h"
 #include "engine/engine.h"
 #include "model-svc/blocks.h"
+#include "model-svc/draft.h"
 #include "model-svc/fair.h"
 #include "model-svc/request.h"
 
@@ -45,9 +46,14 @@ struct sequence {
     size_t n_salts, next_salt;
 
     struct stop_state stop;
+    struct drafter drafter; /* empty until it is asked, and when it does not run */
+    struct draft_odds odds;
+
     /* the step under way */
-    uint32_t n_rows; /* 0: not part of it */
-    int32_t job;     /* its sampling job; -1: none */
+    uint32_t n_rows;   /* 0: not part of it */
+    uint32_t n_drafts; /* of them, its last ones: the ids guessed stand behind those that are */
+    struct draft_source draft_from;
+    uint32_t job, n_jobs; /* its sampling jobs, for the next id and behind each guess */
 
     enum seq_end end;
     slice end_stop; /* the stop string; empty for an end token */
@@ -60,9 +66,12 @@ void sequence_init(struct sequence *s, const struct gen_request *r, const struct
                    const struct digest *weights);
 void sequence_clear(struct sequence *s, kvpool *pool);
 
-uint32_t sequence_total(const struct sequence *s); /* tokens known */
-int32_t sequence_token(const struct sequence *s, uint32_t position);
+uint32_t sequence_total(const struct sequence *s);                   /* tokens known */
+int32_t sequence_token(const struct sequence *s, uint32_t position); /* or a guess behind them */
 void sequence_append(struct sequence *s, int32_t id);
+/* Guesses at most `max` ids that come next and leaves them behind those it has, where they are no
+ * part of it: see sequence_token. Returns how many. */
+uint32_t sequence_guess(struct sequence *s, uint32_t max);
 
 /* Takes blocks that are already computed for as many of its tokens as possible; one token at least
  * is left, because its logits are needed. */

@@ -1,5 +1,7 @@
 #include "model-svc/serve.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -36,12 +38,17 @@ struct model_serve {
     bus *b;
     links *ls;
     compute *c;
+    pthread_mutex_t
+        lock; /* of the scheduler: the loop brings it requests, the compute thread results */
     sched *s;
     struct sched_vocab words;
     struct gen_limits limits;
     buf name;
     uint64_t created_unix_s;
-    bool draining, stepping, dirty;
+    bool stepping; /* under the lock: the compute thread has a step, or asks for one */
+    bool draining, dirty;
+    atomic_bool told; /* the loop knows that there is something to send */
+    int exit_code;    /* of a drain */
     void *prepare;
     struct loop_timer deadline, drain, retry;
     arena *scratch;
@@ -94,6 +101,13 @@ static void on_retry(void *ctx)
         loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
 }
 
+static void gateway_gone(model_serve *v, uint64_t gateway)
+{
+    pthread_mutex_lock(&v->lock);
+    sched_gateway_gone(v->s, gateway);
+    pthread_mutex_unlock(&v->lock);
+}
+
 static void put_off(model_serve *v, peer_link *k, struct gate *g, const struct wire_head *h,
                     slice body)
 {
@@ -101,7 +115,7 @@ static void put_off(model_serve *v, peer_link *k, struct gate *g, const struct w
         log_warn("a gateway does not read its answers: its requests end",
                  LOG_STR("endpoint", link_endpoint(k)));
         forget_pending(g);
-        sched_gateway_gone(v->s, link_id(k));
+        gateway_gone(v, link_id(k));
         return;
     }
     struct parcel *p = xcalloc(1, sizeof *p);
@@ -155,7 +169,8 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     send_to(v, gateway, &h, buf_slice(&v->body));
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
-              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us));
+              LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
+              LOG_U64("drafted", d->drafted), LOG_U64("accepted", d->accepted));
 }
 
 static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
@@ -172,33 +187,50 @@ static void on_deadline(void *ctx)
     v->dirty = true;
 }
 
-/* The next step goes to the compute thread before anything is sent: it must not wait for sockets.
- */
+/* The loop's turn: deadlines, a first step if none is under way, and what is to be sent. Sending
+ * holds up nobody: the next step is being computed, and the lock is free. */
 static void pump(model_serve *v)
 {
-    uint64_t now = clock_mono_us();
-    uint64_t next = sched_tick(v->s, now);
+    pthread_mutex_lock(&v->lock);
+    uint64_t now = clock_mono_us(), next = sched_tick(v->s, now);
     if (!v->stepping) {
         struct sched_work *work = sched_plan(v->s, now);
         v->stepping = work != NULL;
         if (work)
             compute_submit(v->c, work);
     }
-    sched_flush(v->s);
+    sched_collect(v->s);
+    size_t open = sched_open(v->s);
+    pthread_mutex_unlock(&v->lock);
+    sched_send(v->s);
     if (next == UINT64_MAX)
         loop_timer_cancel(v->l, &v->deadline);
     else
         loop_timer_set(v->l, &v->deadline, next);
-    if (v->draining && sched_open(v->s) == 0)
-        loop_stop(v->l, 0);
+    if (v->draining && open == 0)
+        loop_stop(v->l, v->exit_code);
 }
 
-static void on_stepped(void *ctx, int err, const struct why *w, uint64_t took_us)
+static void on_told(void *ctx)
 {
     model_serve *v = ctx;
-    v->stepping = false;
-    sched_result(v->s, clock_mono_us(), err, w, took_us);
+    atomic_store(&v->told, false);
     pump(v);
+}
+
+/* On the compute thread: the next step is planned where the last one ended. */
+static struct sched_work *on_stepped(void *ctx, int err, const struct why *w, uint64_t took_us)
+{
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
+    uint64_t now = clock_mono_us();
+    sched_result(v->s, now, err, w, took_us);
+    struct sched_work *work = sched_plan(v->s, now);
+    v->stepping = work != NULL;
+    pthread_mutex_unlock(&v->lock);
+    if (!atomic_exchange(&v->told, true))
+        loop_post(v->l, on_told, v);
+    return work;
 }
 
 /* Requests that came in one round of the loop begin in one step. */
@@ -228,17 +260,21 @@ static int take_request(model_serve *v, uint64_t gateway, const struct wire_msg 
 {
     if (v->draining)
         return why_set(w, ERR_UNAVAILABLE, "", "this worker is being stopped");
-    if (sched_open_of(v->s, gateway) >= slots_each(v)) {
-        *retry_ms = 100;
-        return why_set(w, ERR_BUSY, "", "this gateway has all its %u slots in use here",
-                       slots_each(v));
-    }
     struct gen_request r;
     int err = gen_request_parse(m, &v->limits, a, &r, w);
     if (err < 0)
         return err;
     r.gateway = gateway;
-    return sched_take_request(v->s, clock_mono_us(), &r, a, retry_ms, w);
+    pthread_mutex_lock(&v->lock);
+    if (sched_open_of(v->s, gateway) >= slots_each(v)) {
+        *retry_ms = 100;
+        err = why_set(w, ERR_BUSY, "", "this gateway has all its %u slots in use here",
+                      slots_each(v));
+    } else {
+        err = sched_take_request(v->s, clock_mono_us(), &r, a, retry_ms, w);
+    }
+    pthread_mutex_unlock(&v->lock);
+    return err;
 }
 
 static void on_request(model_serve *v, uint64_t gateway, const struct wire_msg *m)
@@ -261,9 +297,18 @@ static void on_credit(model_serve *v, uint64_t gateway, const struct wire_msg *m
 {
     void *c;
     arena_reset(v->scratch);
-    if (pb_unpack(v->scratch, &nunchi__credit__descriptor, m->body, WIRE_CONTROL_MAX, &c, NULL) ==
-        0)
-        sched_credit(v->s, gateway, m->head.request, ((const Nunchi__Credit *)c)->amount);
+    if (pb_unpack(v->scratch, &nunchi__credit__descriptor, m->body, WIRE_CONTROL_MAX, &c, NULL) < 0)
+        return;
+    pthread_mutex_lock(&v->lock);
+    sched_credit(v->s, gateway, m->head.request, ((const Nunchi__Credit *)c)->amount);
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void on_cancel(model_serve *v, uint64_t gateway, uint64_t request)
+{
+    pthread_mutex_lock(&v->lock);
+    sched_cancel(v->s, gateway, request);
+    pthread_mutex_unlock(&v->lock);
 }
 
 static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
@@ -277,7 +322,7 @@ static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
         on_credit(v, link_id(k), m);
         break;
     case WIRE_CANCEL:
-        sched_cancel(v->s, link_id(k), m->head.request);
+        on_cancel(v, link_id(k), m->head.request);
         break;
     default:
         return;
@@ -302,14 +347,16 @@ static void on_down(void *ctx, peer_link *k, const char *reason UNUSED)
         forget_pending(g);
     free(g);
     link_set(k, NULL);
-    sched_gateway_gone(v->s, link_id(k));
+    gateway_gone(v, link_id(k));
     v->dirty = true;
 }
 
 static void on_heartbeat(void *ctx, peer_link *k UNUSED, Nunchi__Heartbeat *out)
 {
-    const model_serve *v = ctx;
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
     struct sched_load load = sched_load_now(v->s);
+    pthread_mutex_unlock(&v->lock);
     out->slots = slots_each(v);
     out->running = load.running;
     out->queued = load.queued;
@@ -375,6 +422,7 @@ static void make_scheduler(model_serve *v)
                                .seqs_max = (uint32_t)v->o->batch,
                                .step_tokens = (uint32_t)v->o->step_tokens,
                                .queue_max = (uint32_t)v->o->queue_max,
+                               .draft_max = (uint32_t)v->o->draft_max,
                                .step_target_us = (uint64_t)v->o->step_ms * 1000,
                                .weights = i->weights};
     struct sched_out out = {v, on_deltas, on_done, on_error};
@@ -406,10 +454,14 @@ static void on_loaded(void *ctx, int err, const struct why *w)
     }
     v->prepare = loop_prepare_add(v->l, on_prepare, v);
     const struct engine_info *i = compute_info(v->c);
+    if (i->in_memory_why[0])
+        log_warn("the weights are packed in memory, not shared with other workers",
+                 LOG_STR("why", i->in_memory_why));
     log_info("ready", LOG_STR("model", buf_cstr(&v->name)), LOG_STR("family", i->family),
              LOG_STR("backend", i->backend), LOG_STR("isa", i->isa), LOG_I64("threads", i->threads),
              LOG_U64("context", v->limits.n_context), LOG_U64("kv_blocks", i->n_kv_blocks),
-             LOG_HEX("numerics", i->numerics.b, 8));
+             LOG_STR("weights", i->prepared_path ? "mapped" : "in memory"),
+             LOG_U64("weights_bytes", i->packed_bytes), LOG_HEX("numerics", i->numerics.b, 8));
 }
 
 static void name_model(model_serve *v)
@@ -423,11 +475,31 @@ static void name_model(model_serve *v)
         v->created_unix_s = (uint64_t)st.st_mtim.tv_sec;
 }
 
+static size_t open_requests(model_serve *v)
+{
+    pthread_mutex_lock(&v->lock);
+    size_t n = v->s ? sched_open(v->s) : 0;
+    pthread_mutex_unlock(&v->lock);
+    return n;
+}
+
 static void on_drain_over(void *ctx)
 {
     model_serve *v = ctx;
-    log_warn("drained as long as allowed; requests are left", LOG_U64("open", sched_open(v->s)));
-    loop_stop(v->l, 0);
+    log_warn("drained as long as allowed; requests are left", LOG_U64("open", open_requests(v)));
+    loop_stop(v->l, v->exit_code);
+}
+
+/* Whoever starts this worker again gets one that prepares its weights anew. */
+static void on_damaged(void *ctx, bool removed)
+{
+    model_serve *v = ctx;
+    log_error(removed ? "the prepared weights are damaged; they were removed and this worker ends"
+                      : "the prepared weights are damaged; this worker ends. They cannot be "
+                        "removed from here: remove the file by hand",
+              LOG_STR("file", compute_info(v->c)->prepared_path));
+    v->exit_code = 1;
+    model_serve_drain(v);
 }
 
 model_serve *model_serve_new(loop *l, const struct model_options *o)
@@ -435,6 +507,7 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
     model_serve *v = xcalloc(1, sizeof *v);
     v->l = l;
     v->o = o;
+    pthread_mutex_init(&v->lock, NULL);
     v->scratch = arena_new(0);
     v->deadline = (struct loop_timer){.fn = on_deadline, .ctx = v};
     v->drain = (struct loop_timer){.fn = on_drain_over, .ctx = v};
@@ -448,7 +521,10 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
                                             .kv_blocks = (uint32_t)o->kv_blocks,
                                             .kv_bytes = (uint64_t)o->kv_bytes,
                                             .rows_max = (uint32_t)o->step_tokens}};
-    struct compute_events ev = {v, on_loaded, on_stepped};
+    cfg.engine.prepare =
+        o->prepare && strcmp(o->prepare, "auto") == 0 ? ENGINE_PREPARE_AUTO : ENGINE_PREPARE_NEVER;
+    cfg.check_us = (uint64_t)o->check_ms * 1000;
+    struct compute_events ev = {v, on_loaded, on_damaged, on_stepped};
     v->c = compute_start(l, &cfg, &ev);
     return v;
 }
@@ -458,9 +534,9 @@ void model_serve_drain(model_serve *v)
     if (v->draining)
         return;
     v->draining = true;
-    log_info("draining", LOG_U64("open", v->s ? sched_open(v->s) : 0));
+    log_info("draining", LOG_U64("open", open_requests(v)));
     if (!v->s || !v->ls) {
-        loop_stop(v->l, 0);
+        loop_stop(v->l, v->exit_code);
         return;
     }
     links_beat(v->ls); /* no slots, draining */
@@ -489,6 +565,7 @@ void model_serve_free(model_serve *v)
     if (v->b)
         bus_free(v->b);
     sched_free(v->s);
+    pthread_mutex_destroy(&v->lock);
     arena_free(v->scratch);
     buf_clear(&v->name);
     buf_clear(&v->body);

@@ -72,6 +72,34 @@ struct kv_shape {
     uint32_t n_blocks;
 };
 
+/* What a matrix is multiplied with, row by row: x, or a sum that takes its place, normed or as it is. */
+struct linear_in {
+    act_id x;
+    act_id delta;                     /* 0: none; else x + delta takes x's place … */
+    const struct norm_op *delta_norm; /* … or x + norm(delta), if there is one … */
+    act_id sum;                       /* … and is kept here, which is neither x nor delta; 0: not kept */
+    const struct norm_op *norm;       /* NULL: none */
+};
+
+/* y = in · Wᵀ (+ bias). */
+struct linear_out {
+    tensor_id w, bias; /* bias 0: none */
+    act_id y;
+};
+
+/* y = fn(in · gateᵀ) * (in · upᵀ + bias); without a gate fn(in · upᵀ + bias). Only `linear` may read y, as it is. */
+struct gated_op {
+    enum act_fn fn;
+    tensor_id gate, up, up_bias; /* gate, up_bias: 0 for none */
+    act_id y;
+};
+
+struct backend_held {
+    uint64_t bytes;
+    const struct prepared *mapped; /* NULL: in memory, because: */
+    const char *why_not;           /* "": nobody asked for a file */
+};
+
 struct backend_ops; /* the table below */
 
 typedef struct backend {
@@ -92,18 +120,18 @@ struct backend_ops {
     /* ---- one step ---- */
     void (*begin)(backend *b, const struct engine_step *step);
     void (*embed)(backend *b, tensor_id table, float scale, act_id out); /* rows' tokens (scaled) or vectors (as they are) */
-    void (*norm)(backend *b, const struct norm_op *op, act_id in, act_id out);
-    /* out = in · Wᵀ (+ bias). Several weights that read the same input are one call, so that it is quantised once:
-     * n pairs of (weight, bias or 0, out). */
-    void (*linear)(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias, const act_id *out);
+    /* Matrices that read the same input are one call, so that it is made once. */
+    void (*linear)(backend *b, const struct linear_in *in, size_t n, const struct linear_out *out);
+    void (*gated)(backend *b, const struct linear_in *in, const struct gated_op *op);
     /* Norms and rotates q and k, writes k and v into the rows' blocks, and attends. q and k hold anything afterwards. */
     void (*attention)(backend *b, const struct attention_op *op, act_id q, act_id k, act_id v, act_id out);
-    void (*act_mul)(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out); /* out = fn(gate) * up; up may be 0: fn(gate) */
-    void (*add)(backend *b, act_id x, act_id y); /* x += y */
-    /* out_rows of `in` that want logits only: norm, then linear to the vocabulary; soft_cap 0: none. */
-    void (*logits)(backend *b, const struct norm_op *norm, act_id in, tensor_id w, tensor_id bias, float scale, float soft_cap);
+    /* Of rows that want them: the input, then linear to the vocabulary; soft_cap 0: none. */
+    void (*logits)(backend *b, const struct linear_in *in, tensor_id w, tensor_id bias, float scale, float soft_cap);
     int (*finish)(backend *b);
     const float *(*logits_row)(const backend *b, size_t row); /* host memory, until the next begin; NULL if not wanted */
+
+    /* How the weights are held; NULL: in memory of its own. */
+    void (*held)(const backend *b, struct backend_held *out);
 
     /* ---- KV blocks ---- */
     size_t (*block_bytes)(const backend *b); /* of one exported block; after add_kv */
@@ -119,6 +147,12 @@ struct backend_config {
     int threads;
     const char *isa; /* NULL: best */
     enum kv_type kv_type; /* the reference keeps floats, whatever it says */
+    enum engine_prepare prepare;
+    const char *model_path; /* borrowed until ready; NULL: it has none */
+    uint32_t model_mode;    /* its permissions */
+    struct digest weights;
+    void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent */
+    void *progress_ctx;
 };
 int backend_cpu_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;
 int backend_reference_new(const struct backend_config *cfg, backend **out, struct why *w) MUST_USE;

@@ -79,18 +79,42 @@ static bool take_ropes(cpu *c)
     return true;
 }
 
+static bool take_rooms(cpu *c, size_t width)
+{
+    size_t n = (size_t)pool_size(c->pool);
+    size_t blocks = CPU_FEW_FLOATS / PANEL_K * sizeof(struct act_block) / sizeof(float);
+    size_t floats = (2 + CPU_FEW_ROWS) * width + 2 * CPU_STRIP_FLOATS + blocks;
+    c->rooms_bytes = n * floats * sizeof(float);
+    c->rooms = aligned_alloc(_Alignof(struct cpu_room), n * sizeof *c->rooms);
+    c->rooms_memory = cpu_pages(c->rooms_bytes);
+    if (!c->rooms || !c->rooms_memory)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        float *p = c->rooms_memory + i * floats;
+        c->rooms[i] = (struct cpu_room){.blocks = (struct act_block *)(void *)p};
+        c->rooms[i].sum = p += blocks;
+        c->rooms[i].normed = p += width;
+        c->rooms[i].x = p += width;
+        c->rooms[i].strip[0] = p += CPU_FEW_ROWS * width;
+        c->rooms[i].strip[1] = p + CPU_STRIP_FLOATS;
+    }
+    return true;
+}
+
 static bool take_scratch(cpu *c)
 {
     size_t n_in, width, rows = c->cfg.rows_max;
     widest(c, &n_in, &width);
     c->quantised_bytes = (rows + TILE_ROWS_MAX) * (n_in / PANEL_K + 1) * sizeof *c->quantised;
     c->quantised = cpu_pages(c->quantised_bytes);
-    c->wanted_bytes = rows * width * sizeof *c->wanted;
-    c->wanted = cpu_pages(c->wanted_bytes);
+    c->gated = cpu_pages(c->quantised_bytes);
+    c->inputs_bytes = rows * width * sizeof *c->inputs;
+    c->inputs = cpu_pages(c->inputs_bytes);
     c->logits_stride = padded(c->cfg.n_vocab);
     c->logits_bytes = rows * c->logits_stride * sizeof *c->logits;
     c->logits = cpu_pages(c->logits_bytes);
     c->logits_of = try_calloc(rows, sizeof *c->logits_of);
+    c->wanted = try_calloc(rows, sizeof *c->wanted);
     c->runs = try_calloc(rows, sizeof *c->runs);
     c->scratch_floats = padded(attention_scratch(c->kv_shape.head_dim) + (size_t)QUERIES_MAX * c->kv_shape.head_dim);
     c->scratch = cpu_pages((size_t)pool_size(c->pool) * c->scratch_floats * sizeof *c->scratch);
@@ -98,12 +122,15 @@ static bool take_scratch(cpu *c)
     c->tiles = try_calloc(rows, sizeof *c->tiles);
     c->pending = try_calloc(rows * c->kv_shape.n_kv_head, sizeof *c->pending);
     c->has_run = try_calloc(ENGINE_ROWS_MAX, sizeof *c->has_run);
-    return c->tiles && c->pending && c->has_run && c->partials && c->quantised && c->wanted && c->logits && c->logits_of && c->runs && c->scratch;
+    return take_rooms(c, width) && c->tiles && c->pending && c->has_run && c->partials && c->quantised && c->gated && c->inputs &&
+           c->wanted && c->logits && c->logits_of && c->runs && c->scratch;
 }
 
 static int ready(backend *b, struct why *why)
 {
     cpu *c = cpu_of(b);
+    for (uint32_t i = 0; i < c->n_weights; i++)
+        c->float_weights |= c->weights[i].w.multiplied && !c->weights[i].f->bits;
     if (!take_acts(c) || !take_ropes(c) || !take_scratch(c))
         return why_set(why, ERR_NOMEM, "memory", "no memory for steps of %u rows", c->cfg.rows_max);
     return cpu_pack(c, why);
@@ -119,7 +146,9 @@ static void free_cpu(backend *b)
     for (uint32_t i = 0; i < c->n_acts; i++)
         cpu_pages_free(c->acts[i].data, c->cfg.rows_max * c->acts[i].stride * sizeof(float));
     cpu_pages_free(c->quantised, c->quantised_bytes);
-    cpu_pages_free(c->wanted, c->wanted_bytes);
+    cpu_pages_free(c->gated, c->quantised_bytes);
+    cpu_pages_free(c->inputs, c->inputs_bytes);
+    cpu_pages_free(c->rooms_memory, c->rooms_bytes);
     cpu_pages_free(c->logits, c->logits_bytes);
     cpu_pages_free(c->scratch, (size_t)pool_size(c->pool) * c->scratch_floats * sizeof *c->scratch);
     cpu_pages_free(c->partials, PARTIAL_FLOATS * sizeof *c->partials);
@@ -127,6 +156,8 @@ static void free_cpu(backend *b)
     cpu_free_weights(c);
     free(c->acts);
     free(c->logits_of);
+    free(c->wanted);
+    free(c->rooms);
     free(c->runs);
     free(c->tiles);
     free(c->pending);
@@ -167,61 +198,6 @@ static void begin(backend *b, const struct engine_step *step)
         c->ropes[i].filled = false;
 }
 
-static void linear(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias, const act_id *out)
-{
-    cpu *c = cpu_of(b);
-    const struct cpu_act *x = cpu_act_of(c, in);
-    struct cpu_product p[CPU_PRODUCTS_MAX];
-    CHECK(n <= CPU_PRODUCTS_MAX);
-    for (size_t i = 0; i < n; i++) {
-        const struct cpu_weight *cw = cpu_weight_of(c, w[i]);
-        const struct cpu_act *y = cpu_act_of(c, out[i]);
-        CHECK(cw->w.multiplied && cw->w.n_in == x->width && cw->w.n_out == y->width);
-        p[i] = (struct cpu_product){&cw->packed, bias ? cpu_vector(c, bias[i]) : NULL, y->data, y->stride};
-    }
-    cpu_linear(c, x->data, x->stride, (uint32_t)c->step->n_rows, p, n);
-}
-
-struct logits_job {
-    cpu *c;
-    float scale, soft_cap;
-};
-
-static void scale_logits(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct logits_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        j->c->k->scale(j->c->logits + r * j->c->logits_stride, j->scale, j->soft_cap, j->c->cfg.n_vocab);
-}
-
-static void logits(backend *b, const struct norm_op *op, act_id in, tensor_id w, tensor_id bias, float scale, float soft_cap)
-{
-    cpu *c = cpu_of(b);
-    const struct cpu_act *x = cpu_act_of(c, in);
-    const float *weight = cpu_vector(c, op->weight), *shift = cpu_vector(c, op->bias);
-    uint32_t n = 0;
-    for (uint32_t r = 0; r < c->step->n_rows; r++) {
-        if (!c->step->rows[r].want_logits)
-            continue;
-        const float *row = x->data + r * x->stride;
-        float *to = c->wanted + n * x->stride;
-        if (op->kind == NORM_RMS)
-            c->k->norm_rms(row, weight, op->eps, to, x->width);
-        else
-            c->k->norm_layer(row, weight, shift, op->eps, to, x->width);
-        c->logits_of[r] = (int32_t)n++;
-    }
-    if (!n)
-        return;
-    const struct cpu_weight *cw = cpu_weight_of(c, w);
-    CHECK(cw->w.multiplied && cw->w.n_in == x->width && cw->w.n_out == c->cfg.n_vocab);
-    struct cpu_product p = {&cw->packed, cpu_vector(c, bias), c->logits, c->logits_stride};
-    cpu_linear(c, c->wanted, x->stride, n, &p, 1);
-    struct logits_job j = {c, scale, soft_cap};
-    if (scale != 1 || soft_cap != 0)
-        cpu_rows(c, scale_logits, &j, n, c->cfg.n_vocab);
-}
-
 static int finish(backend *b)
 {
     cpu_of(b)->step = NULL;
@@ -245,14 +221,13 @@ static const struct backend_ops CPU_OPS = {
     .ready = ready,
     .begin = begin,
     .embed = cpu_embed,
-    .norm = cpu_norm,
-    .linear = linear,
+    .linear = cpu_linear,
+    .gated = cpu_gated,
     .attention = cpu_attention,
-    .act_mul = cpu_act_mul,
-    .add = cpu_add,
-    .logits = logits,
+    .logits = cpu_logits,
     .finish = finish,
     .logits_row = logits_row,
+    .held = cpu_held,
     .block_bytes = cpu_block_bytes,
     .block_copy = cpu_block_copy,
     .block_export = cpu_block_export,

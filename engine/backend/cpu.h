@@ -5,6 +5,7 @@
 
 #include "engine/kernels/kernels.h"
 #include "engine/pool.h"
+#include "engine/prepared.h"
 
 /* Partials of attention that may wait for their merge: 16 MiB, 16 rows of 32 heads of 128 over 16,000 positions. Beyond
  * it there is work enough for all threads without cutting sequences. */
@@ -23,6 +24,7 @@ struct cpu_act {
     uint32_t width;
     size_t stride; /* floats: whole panels */
     float *data;   /* (rows_max, stride) */
+    struct act_block *blocks; /* not NULL: quantised when it was made, in tiles; data is not written */
 };
 
 struct cpu_rope {
@@ -35,6 +37,20 @@ struct cpu_rope {
 /* Consecutive rows of one sequence. */
 struct cpu_run {
     uint32_t first, n;
+};
+
+/* Input of a linear that each thread makes for itself. */
+#define CPU_FEW_ROWS 4
+#define CPU_FEW_FLOATS 16384 /* with the rows that fill the last tile */
+#define CPU_STRIP_FLOATS 2048 /* of a strip of gate or up: whole panels of whole tiles */
+
+/* A thread's own memory for a linear. */
+struct cpu_room {
+    _Alignas(64) uint64_t input; /* which input blocks and x are of: cpu.n_inputs at that time */
+    float *sum, *normed;         /* one row */
+    float *x;                    /* (CPU_FEW_ROWS, widest act) */
+    float *strip[2];             /* CPU_STRIP_FLOATS each */
+    struct act_block *blocks;    /* CPU_FEW_FLOATS / PANEL_K */
 };
 
 /* Rows of one run that go through K and V together, all heads of a group with them. */
@@ -56,12 +72,21 @@ typedef struct cpu {
     struct cpu_act *acts; /* act_id - 1 */
     uint32_t n_acts, cap_acts;
 
-    uint8_t *packed;
+    uint8_t *packed; /* NULL if mapped */
+    prepared *mapped;
     size_t packed_bytes;
+    struct why why_not_mapped;
     struct act_block *quantised; /* tiles of the input of one linear */
     size_t quantised_bytes;
-    float *wanted; /* (rows_max, widest act): rows that want logits */
-    size_t wanted_bytes;
+    struct act_block *gated; /* the same, of what `gated` makes */
+    float *inputs; /* (rows_max, widest act): inputs of float weights */
+    size_t inputs_bytes;
+    bool float_weights; /* some matrix is of a float type */
+    struct cpu_room *rooms; /* by thread */
+    float *rooms_memory;
+    size_t rooms_bytes;
+    uint64_t n_inputs; /* inputs that each thread makes for itself, so far */
+    uint32_t *wanted; /* (rows_max): rows that want logits */
     float *logits; /* (rows_max, logits_stride) */
     size_t logits_stride, logits_bytes;
     int32_t *logits_of; /* (rows_max) index into logits, or -1 */
@@ -117,23 +142,71 @@ void cpu_pages_free(void *p, size_t bytes);
 /* cpu_weights.c */
 int cpu_add_weight(backend *b, const struct weight *w, tensor_id *out, struct why *why);
 int cpu_pack(cpu *c, struct why *why);
+void cpu_held(const backend *b, struct backend_held *out);
 void cpu_free_weights(cpu *c);
 
-/* cpu_linear.c: out (n_rows, out_stride) = x (n_rows, x_stride) · Wᵀ + bias. */
+struct cpu_norm {
+    bool any;
+    enum norm_kind kind;
+    float eps;
+    const float *weight, *bias;
+};
+
+/* struct linear_in, looked up. */
+struct cpu_input {
+    const struct cpu_act *x, *delta, *sum;
+    struct cpu_norm norm, delta_norm;
+    const uint32_t *rows; /* row i of the product is this row of the step; NULL: i */
+};
+
 struct cpu_product {
     const struct packed *w;
     const float *bias; /* NULL: none */
     float *out;
     size_t out_stride;
 };
+
+struct cpu_gate {
+    enum act_fn fn;
+    const struct packed *gate, *up; /* gate NULL: none */
+    const float *up_bias;
+    const struct cpu_act *y;
+};
+
+/* An input as the kernels read it. */
+struct cpu_rows_made {
+    struct act_block *blocks; /* (tiles, n_in / 32, height) */
+    float *x;                 /* (n_rows, x_stride) */
+    size_t x_stride;
+};
+
 #define CPU_PRODUCTS_MAX 8 /* weights of one linear call */
-void cpu_linear(cpu *c, const float *x, size_t x_stride, uint32_t n_rows, const struct cpu_product *p, size_t n);
+
+struct cpu_linear {
+    cpu *c;
+    const struct cpu_input *in;
+    uint32_t n_rows, padded_rows, n_in, height;
+    bool integer, floats; /* there are weights that read blocks, floats */
+    bool each_thread;     /* makes its own input */
+    struct cpu_rows_made made;
+    const struct cpu_product *p;
+    size_t n;
+    const struct cpu_gate *gated; /* not NULL: p[0] is its up */
+    uint32_t per_part[CPU_PRODUCTS_MAX]; /* panels */
+    uint32_t first_part[CPU_PRODUCTS_MAX + 1];
+};
+
+/* cpu_linear.c */
+void cpu_linear(backend *b, const struct linear_in *in, size_t n, const struct linear_out *out);
+void cpu_gated(backend *b, const struct linear_in *in, const struct gated_op *op);
+void cpu_logits(backend *b, const struct linear_in *in, tensor_id w, tensor_id bias, float scale, float soft_cap);
+
+/* cpu_input.c: before the parts of a linear, and within each. */
+void cpu_input_begin(struct cpu_linear *j);
+struct cpu_rows_made cpu_input_of(const struct cpu_linear *j, size_t part, int thread);
 
 /* cpu_rows.c */
 void cpu_embed(backend *b, tensor_id table, float scale, act_id out);
-void cpu_norm(backend *b, const struct norm_op *op, act_id in, act_id out);
-void cpu_act_mul(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out);
-void cpu_add(backend *b, act_id x, act_id y);
 
 /* cpu_rope.c: the table of this step's rows; NULL for ROPE_NONE. */
 const struct cpu_rope *cpu_rope_of(cpu *c, const struct rope_op *op);

@@ -1,6 +1,6 @@
 #include "engine/backend/cpu.h"
 
-#define ROWS_ALONE 16384 /* floats below which waking the others costs more than it saves */
+#define ROWS_ALONE 4096 /* floats below which waking the others costs more than it saves */
 
 struct rows_job {
     cpu_rows_fn fn;
@@ -65,69 +65,4 @@ void cpu_embed(backend *b, tensor_id table, float scale, act_id out)
     struct embed_job j = {c, cpu_weight_of(c, table), scale, cpu_act_of(c, out)};
     CHECK(j.table->w.gathered && j.table->w.n_in == j.out->width);
     cpu_rows(c, embed_rows, &j, (uint32_t)c->step->n_rows, j.out->width);
-}
-
-/* ---- norms -------------------------------------------------------------------------------------------------- */
-
-struct norm_job {
-    const struct kernels *k;
-    const struct norm_op *op;
-    const float *weight, *bias;
-    const struct cpu_act *in, *out;
-};
-
-static void norm_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct norm_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++) {
-        const float *x = row_of(j->in, r);
-        float *y = row_of(j->out, r);
-        if (j->op->kind == NORM_RMS)
-            j->k->norm_rms(x, j->weight, j->op->eps, y, j->in->width);
-        else
-            j->k->norm_layer(x, j->weight, j->bias, j->op->eps, y, j->in->width);
-    }
-}
-
-void cpu_norm(backend *b, const struct norm_op *op, act_id in, act_id out)
-{
-    cpu *c = cpu_of(b);
-    struct norm_job j = {c->k, op, cpu_vector(c, op->weight), cpu_vector(c, op->bias), cpu_act_of(c, in), cpu_act_of(c, out)};
-    cpu_rows(c, norm_rows, &j, (uint32_t)c->step->n_rows, j.in->width);
-}
-
-/* ---- element by element ------------------------------------------------------------------------------------- */
-
-struct pair_job {
-    const struct kernels *k;
-    enum act_fn fn;
-    const struct cpu_act *x, *y, *out;
-};
-
-static void act_mul_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct pair_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        j->k->act_mul(j->fn, row_of(j->x, r), j->y ? row_of(j->y, r) : NULL, row_of(j->out, r), j->x->width);
-}
-
-void cpu_act_mul(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out)
-{
-    cpu *c = cpu_of(b);
-    struct pair_job j = {c->k, fn, cpu_act_of(c, gate), up ? cpu_act_of(c, up) : NULL, cpu_act_of(c, out)};
-    cpu_rows(c, act_mul_rows, &j, (uint32_t)c->step->n_rows, (size_t)j.x->width * 4);
-}
-
-static void add_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
-{
-    const struct pair_job *j = ctx;
-    for (uint32_t r = first; r < first + n; r++)
-        j->k->add(row_of(j->x, r), row_of(j->y, r), j->x->width);
-}
-
-void cpu_add(backend *b, act_id x, act_id y)
-{
-    cpu *c = cpu_of(b);
-    struct pair_job j = {.k = c->k, .x = cpu_act_of(c, x), .y = cpu_act_of(c, y)};
-    cpu_rows(c, add_rows, &j, (uint32_t)c->step->n_rows, j.x->width);
 }

@@ -12,7 +12,9 @@
 
 #define TENSORS_MAX 16384
 #define ACTS_MAX 32
-#define SLAB 16 /* rows of one multiplication */
+/* Rows of one multiplication. OpenBLAS 0.3.21 adds up all of 8 alike on any CPU; the later ones of 12 or 16 not on
+ * Haswell and Zen. */
+#define SLAB 8
 
 struct tensor {
     float *x; /* (n_out, n_in) */
@@ -34,10 +36,10 @@ struct reference {
     struct kv_shape kv;
     float *keys, *values;      /* (n_layer, n_blocks * ENGINE_BLOCK_TOKENS, n_kv_head, head_dim) */
     float *slab_in, *slab_out; /* (SLAB, widest input), (SLAB, widest output) of a multiplication */
+    float *input, *gate; /* (rows_max, widest activation): of a multiplication; what a gate gives */
     const struct engine_step *step;
     float *scores; /* (ENGINE_CONTEXT_MAX at most) grown as needed */
     size_t n_scores;
-    float *picked; /* (rows_max, n_embd) rows that want logits */
     float *logits; /* (rows that want them, n_vocab) */
     size_t logits_cap;
     size_t logits_at[ENGINE_ROWS_MAX]; /* row -> index + 1 in logits, 0: none */
@@ -60,7 +62,8 @@ static void ref_free(backend *b)
     free(r->slab_in);
     free(r->slab_out);
     free(r->scores);
-    free(r->picked);
+    free(r->input);
+    free(r->gate);
     free(r->logits);
     free(r);
 }
@@ -118,14 +121,18 @@ static int ref_add_kv(backend *b, const struct kv_shape *shape)
 static int ref_ready(backend *b, struct why *why)
 {
     struct reference *r = of(b);
-    size_t n_in = 0, n_out = 0;
+    size_t n_in = 0, n_out = 0, width = 1;
     for (uint32_t i = 1; i <= r->n_tensors; i++) {
         n_in = r->tensors[i].n_in > n_in ? r->tensors[i].n_in : n_in;
         n_out = r->tensors[i].n_out > n_out ? r->tensors[i].n_out : n_out;
     }
     r->slab_in = try_calloc(n_in, SLAB * sizeof(float));
     r->slab_out = try_calloc(n_out, SLAB * sizeof(float));
-    return r->slab_in && r->slab_out
+    for (uint32_t i = 1; i <= r->n_acts; i++)
+        width = r->acts[i].width > width ? r->acts[i].width : width;
+    r->input = try_calloc(r->cfg.rows_max, width * sizeof(float));
+    r->gate = try_calloc(r->cfg.rows_max, width * sizeof(float));
+    return r->slab_in && r->slab_out && r->input && r->gate
                ? 0
                : why_set(why, ERR_NOMEM, "model", "no memory for a step's vectors");
 }
@@ -170,13 +177,6 @@ static void norm_vector(const struct reference *r, const struct norm_op *op, con
         out[k] = (in[k] - (float)mean) * by * weight[k] + (bias ? bias[k] : 0.0f);
 }
 
-static void ref_norm(backend *b, const struct norm_op *op, act_id in, act_id out)
-{
-    struct reference *r = of(b);
-    for (size_t i = 0; i < r->step->n_rows; i++)
-        norm_vector(r, op, row_of(r, in, i), row_of(r, out, i), r->acts[in].width);
-}
-
 /* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias. Always SLAB rows at a time, the last ones filled
  * up with zeros: a BLAS adds up in another order for another number of rows, and a row's result
  * must not depend on how many others there are. */
@@ -200,12 +200,40 @@ static void multiply(struct reference *r, const float *in, size_t rows, tensor_i
     }
 }
 
-static void ref_linear(backend *b, act_id in, size_t n, const tensor_id *w, const tensor_id *bias,
-                       const act_id *out)
+/* One row of the input, into `out`. */
+static void input_row(struct reference *r, const struct linear_in *in, size_t row, float *out)
+{
+    uint32_t n = r->acts[in->x].width;
+    memcpy(out, row_of(r, in->x, row), n * sizeof *out);
+    if (in->delta) {
+        float *delta = r->slab_out;
+        memcpy(delta, row_of(r, in->delta, row), n * sizeof *delta);
+        if (in->delta_norm)
+            norm_vector(r, in->delta_norm, delta, delta, n);
+        for (uint32_t k = 0; k < n; k++)
+            out[k] += delta[k];
+        if (in->sum)
+            memcpy(row_of(r, in->sum, row), out, n * sizeof *out);
+    }
+    if (in->norm)
+        norm_vector(r, in->norm, out, out, n);
+}
+
+/* All rows of the input. */
+static const float *input_rows(struct reference *r, const struct linear_in *in)
+{
+    for (size_t i = 0; i < r->step->n_rows; i++)
+        input_row(r, in, i, r->input + i * r->acts[in->x].width);
+    return r->input;
+}
+
+static void ref_linear(backend *b, const struct linear_in *in, size_t n,
+                       const struct linear_out *out)
 {
     struct reference *r = of(b);
+    const float *x = input_rows(r, in);
     for (size_t i = 0; i < n; i++)
-        multiply(r, r->acts[in].x, r->step->n_rows, w[i], bias[i], r->acts[out[i]].x);
+        multiply(r, x, r->step->n_rows, out[i].w, out[i].bias, r->acts[out[i].y].x);
 }
 
 static void rotate_head(const struct reference *r, const struct rope_op *op, uint32_t position,
@@ -327,40 +355,35 @@ static float activate(enum act_fn fn, float x)
     return x;
 }
 
-static void ref_act_mul(backend *b, enum act_fn fn, act_id gate, act_id up, act_id out)
+static void ref_gated(backend *b, const struct linear_in *in, const struct gated_op *op)
 {
     struct reference *r = of(b);
-    size_t n = r->step->n_rows * r->acts[gate].width;
+    const float *x = input_rows(r, in);
+    float *y = r->acts[op->y].x;
+    size_t n = r->step->n_rows * r->acts[op->y].width;
+    multiply(r, x, r->step->n_rows, op->up, op->up_bias, y);
+    if (op->gate)
+        multiply(r, x, r->step->n_rows, op->gate, 0, r->gate);
     for (size_t i = 0; i < n; i++)
-        r->acts[out].x[i] = activate(fn, r->acts[gate].x[i]) * (up ? r->acts[up].x[i] : 1.0f);
+        y[i] = op->gate ? activate(op->fn, r->gate[i]) * y[i] : activate(op->fn, y[i]);
 }
 
-static void ref_add(backend *b, act_id x, act_id y)
+static void ref_logits(backend *b, const struct linear_in *in, tensor_id w, tensor_id bias,
+                       float scale, float soft_cap)
 {
     struct reference *r = of(b);
-    size_t n = r->step->n_rows * r->acts[x].width;
-    for (size_t i = 0; i < n; i++)
-        r->acts[x].x[i] += r->acts[y].x[i];
-}
-
-static void ref_logits(backend *b, const struct norm_op *norm, act_id in, tensor_id w,
-                       tensor_id bias, float scale, float soft_cap)
-{
-    struct reference *r = of(b);
-    uint32_t width = r->acts[in].width, n_vocab = r->tensors[w].n_out;
+    uint32_t width = r->acts[in->x].width, n_vocab = r->tensors[w].n_out;
     size_t n = 0;
-    if (!r->picked)
-        r->picked = xcalloc((size_t)r->cfg.rows_max * width, sizeof *r->picked);
     for (size_t i = 0; i < r->step->n_rows; i++) {
         r->logits_at[i] = r->step->rows[i].want_logits ? ++n : 0;
         if (r->step->rows[i].want_logits)
-            norm_vector(r, norm, row_of(r, in, i), r->picked + (n - 1) * width, width);
+            input_row(r, in, i, r->input + (n - 1) * width);
     }
     if (n > r->logits_cap) {
         r->logits = xrealloc(r->logits, n, n_vocab * sizeof *r->logits);
         r->logits_cap = n;
     }
-    multiply(r, r->picked, n, w, bias, r->logits);
+    multiply(r, r->input, n, w, bias, r->logits);
     for (size_t i = 0; i < n * n_vocab && (scale != 1.0f || soft_cap > 0); i++) {
         float x = r->logits[i] * scale;
         r->logits[i] = soft_cap > 0 ? soft_cap * math_tanh(x / soft_cap) : x;
@@ -435,11 +458,9 @@ static const struct backend_ops OPS = {
     .ready = ref_ready,
     .begin = ref_begin,
     .embed = ref_embed,
-    .norm = ref_norm,
     .linear = ref_linear,
     .attention = ref_attention,
-    .act_mul = ref_act_mul,
-    .add = ref_add,
+    .gated = ref_gated,
     .logits = ref_logits,
     .finish = ref_finish,
     .logits_row = ref_logits_row,

@@ -3,8 +3,9 @@
 #include "engine/kernels/kernels.h"
 
 #define PARTS (PANEL_ROWS / LANES)
-/* Bytes ahead in the stream of quants: enough for memory to answer, little enough to stay in the first cache. */
-#define PREFETCH_AHEAD 2048
+/* Bytes ahead of the quants, across panels: enough for memory to answer while many rows multiply, little enough to stay
+ * in the first cache. */
+#define PREFETCH_AHEAD 6144
 
 struct scales {
     vf d, d2, m; /* d2: second half of a Q6_K block */
@@ -32,6 +33,13 @@ PIECE struct scales block_scales(enum pack_scales kind, const uint8_t *s, uint32
         r.d2 = f_mul(d, f_of_i8(sub + 16));
     }
     return r;
+}
+
+/* Bytes of a panel per block, quants and scales: the pace at which the prefetch walks through both. */
+INLINE uint32_t pace_of(uint32_t bits, enum pack_scales kind)
+{
+    const uint32_t scales = kind == PACK_D ? 32 : kind == PACK_DM ? 64 : kind == PACK_K ? 320 / 8 : 288 / 8;
+    return PANEL_ROWS * PANEL_K * bits / 8 + scales;
 }
 
 INLINE int32_t start_of(uint32_t offset, const struct act_block *x)
@@ -71,14 +79,17 @@ INLINE void panel_part(uint32_t bits, enum pack_scales kind, uint32_t offset, ui
 {
     const uint8_t *q = t->w->data + panel * t->w->panel_bytes, *s = q + t->w->scales_at;
     const uint32_t n_blocks = t->w->n_in / PANEL_K, step = PANEL_ROWS * PANEL_K * bits / 8;
+    const uint32_t pace = pace_of(bits, kind);
+    const uint8_t *ahead = q + PREFETCH_AHEAD;
     const struct act_block *x = t->x;
     vf acc[TILE_ROWS_MAX];
     UNROLL
     for (uint32_t r = 0; r < height; r++)
         acc[r] = f_set(0);
     for (uint32_t b = 0; b < n_blocks; b++, q += step, x += height) {
-        for (uint32_t line = 0; line < step; line += 64)
-            prefetch(q + PREFETCH_AHEAD + line);
+        for (uint32_t line = 0; line < pace; line += 64)
+            prefetch(ahead + line);
+        ahead += pace;
         struct scales sc = block_scales(kind, s, b, part);
         vb w[8];
         b_unpack(bits, q, part, w);

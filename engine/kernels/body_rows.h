@@ -233,10 +233,10 @@ static void act_mul(enum act_fn fn, const float *gate, const float *up, float *o
     }
 }
 
-static void add(float *x, const float *y, size_t n)
+static void sum(const float *x, const float *y, float *out, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        x[i] += y[i];
+    for (size_t i = 0; i < n; i += LANES)
+        f_store_some(out + i, f_add(f_load_some(x + i, n - i), f_load_some(y + i, n - i)), n - i);
 }
 
 static void scale(float *x, float by, float soft_cap, size_t n)

@@ -8,10 +8,11 @@ const struct kernels TABLE = {
     .norm_rms = norm_rms,
     .norm_layer = norm_layer,
     .act_mul = act_mul,
-    .add = add,
+    .sum = sum,
     .scale = scale,
     .rope = rope,
     .store_kv = {store_halves, store_bytes},
     .attention = attention,
     .attention_merge = attention_merge,
+    .peak = {CHAINS * PEAK_DOT_OPS, PEAK_DOT_OPS ? CHAINS * 2 * LANES : 0, peak_dots, peak_fmas, peak_read},
 };

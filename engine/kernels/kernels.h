@@ -74,6 +74,15 @@ static inline size_t kv_head_bytes(enum kv_type type, uint32_t head_dim)
     return type == KV_INT8 ? numbers + (size_t)4 * ENGINE_BLOCK_TOKENS : 2 * numbers;
 }
 
+/* The most that an instruction set can do, for engine/limits.c: multiplies and adds of one round (0: nothing to compare with,
+ * the code is the compiler's), and what does them. `read` takes a multiple of 64 floats. */
+struct peak {
+    uint32_t dot_ops, fma_ops;
+    int32_t (*dots)(uint64_t rounds);
+    int32_t (*fmas)(uint64_t rounds);
+    int32_t (*read)(const float *p, size_t n);
+};
+
 struct kernels {
     const char *name;        /* "avx512" */
     const uint8_t *heights;  /* tile heights there is code for, ascending */
@@ -85,7 +94,7 @@ struct kernels {
     void (*norm_rms)(const float *x, const float *weight, float eps, float *out, size_t n);
     void (*norm_layer)(const float *x, const float *weight, const float *bias, float eps, float *out, size_t n);
     void (*act_mul)(enum act_fn fn, const float *gate, const float *up, float *out, size_t n);
-    void (*add)(float *x, const float *y, size_t n);
+    void (*sum)(const float *x, const float *y, float *out, size_t n); /* out = x + y */
     void (*scale)(float *x, float scale, float soft_cap, size_t n); /* soft_cap 0: none */
     /* One head in place; cs is n_dims/2 cosines, then as many sines. */
     void (*rope)(enum rope_kind kind, float *x, const float *cs, uint32_t n_dims);
@@ -96,6 +105,7 @@ struct kernels {
      * as attention() over all of them. */
     void (*attention_merge)(const float *partials, size_t stride, const float *o, size_t o_stride, uint32_t n, uint32_t head_dim,
                             float *out);
+    struct peak peak;
 };
 
 extern const struct kernels KERNELS_PORTABLE, KERNELS_AVX2, KERNELS_AVX512;

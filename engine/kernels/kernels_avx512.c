@@ -6,6 +6,7 @@
 #include "engine/kernels/body_rows.h"
 #include "engine/kernels/body_kv.h"
 #include "engine/kernels/body_attention.h"
+#include "engine/kernels/body_peak.h"
 
 #define NAME "avx512"
 #define TABLE KERNELS_AVX512

@@ -117,4 +117,8 @@ INLINE vi b_dot(uint32_t bits, const vb w[8], const int8_t *x, int from, int to,
     return s;
 }
 
+/* One step of the fastest integer dot product there is, and how many multiplies and adds it is (body_peak.h). */
+#define PEAK_DOT_OPS (2 * 64)
+INLINE vi b_peak(vi s, vb w, vb x) { return _mm512_dpbusd_epi32(s, w, x); }
+
 #endif

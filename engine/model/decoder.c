@@ -23,11 +23,15 @@ struct decoder {
     struct shape shape;
     struct decoder_cost cost;
     tensor_id embed, head, head_bias, final_norm, final_norm_bias, freq_factors;
-    act_id x;        /* the residual stream, n_embd */
-    act_id h, t;     /* n_embd */
+    act_id x[2];     /* the residual stream, n_embd: a sum is made from one into the other */
+    act_id h;        /* what a half of a layer adds to it, n_embd */
     act_id q, k, v;  /* heads */
     act_id a;        /* what attention gives, n_head * head_dim */
-    act_id gate, up; /* n_ff */
+    act_id ff;       /* n_ff */
+    /* During a step: which of x holds the stream, and whether h has yet to be added to it. */
+    int at;
+    bool pending;
+    struct norm_op pending_norm; /* of h, before; weight 0: none */
     struct layer layers[];
 };
 
@@ -63,6 +67,14 @@ static void fail_shape(struct loading *l, const struct gguf_tensor *t, const str
                    want->n_in ? want->n_in : want->n_out);
 }
 
+static void add_cost(struct decoder_cost *c, const struct weight *w, uint64_t bytes, bool head)
+{
+    bool whole = w->type == WEIGHT_F32 || w->type == WEIGHT_F16 || w->type == WEIGHT_BF16;
+    struct engine_macs *macs = whole ? &c->floats : &c->ints;
+    *(head ? &macs->head : &macs->layers) += (uint64_t)w->n_in * w->n_out;
+    c->weight_bytes += bytes;
+}
+
 static void add(struct loading *l, const char *name, const struct want *want, tensor_id *out)
 {
     *out = 0;
@@ -91,10 +103,8 @@ static void add(struct loading *l, const char *name, const struct want *want, te
                             .gathered = want->gathered,
                             .multiplied = want->multiplied};
     l->e = l->d->b->ops->add_weight(l->d->b, &weight, out, l->w);
-    if (want->multiplied) {
-        l->d->cost.weight_bytes += t->bytes;
-        l->d->cost.macs += n_in * n_out;
-    }
+    if (want->multiplied)
+        add_cost(&l->d->cost, &weight, t->bytes, n_out == l->d->shape.n_vocab);
     l->used[t - l->f->tensors] = true;
     l->n_done++;
     if (l->progress)
@@ -200,12 +210,10 @@ static void make_acts(struct loading *l)
     struct {
         act_id *id;
         uint32_t width;
-    } acts[] = {{&d->x, s->n_embd}, {&d->h, s->n_embd}, {&d->t, s->n_embd}, {&d->q, q},
-                {&d->k, kv},        {&d->v, kv},        {&d->a, q},         {&d->up, s->n_ff}};
+    } acts[] = {{&d->x[0], s->n_embd}, {&d->x[1], s->n_embd}, {&d->h, s->n_embd}, {&d->q, q},
+                {&d->k, kv},           {&d->v, kv},           {&d->a, q},         {&d->ff, s->n_ff}};
     for (size_t i = 0; i < ARRAY_LEN(acts) && l->e >= 0; i++)
         l->e = d->b->ops->add_act(d->b, acts[i].width, acts[i].id);
-    if (l->e >= 0 && s->family->gated_mlp)
-        l->e = d->b->ops->add_act(d->b, s->n_ff, &d->gate);
     if (l->e < 0)
         why_set(l->w, l->e, "", "no memory for a step's vectors");
 }
@@ -262,10 +270,35 @@ static struct norm_op norm_of(const decoder *d, tensor_id weight, tensor_id bias
         .kind = d->shape.family->norm, .weight = weight, .bias = bias, .eps = d->shape.norm_eps};
 }
 
-static void norm(decoder *d, tensor_id weight, tensor_id bias, act_id in, act_id out)
+/* The residual stream as the input of a linear: what is pending is added on the way, and kept. */
+static struct linear_in stream(decoder *d, const struct norm_op *norm, bool keep)
 {
-    struct norm_op op = norm_of(d, weight, bias);
-    d->b->ops->norm(d->b, &op, in, out);
+    struct linear_in in = {.x = d->x[d->at], .norm = norm};
+    if (!d->pending)
+        return in;
+    in.delta = d->h;
+    in.delta_norm = d->pending_norm.weight ? &d->pending_norm : NULL;
+    in.sum = keep ? d->x[!d->at] : 0;
+    return in;
+}
+
+/* in.sum has become the stream. */
+static void moved(decoder *d)
+{
+    d->at ^= d->pending;
+    d->pending = false;
+}
+
+/* h has yet to be added to the stream, normed first if there is a norm. */
+static void add_later(decoder *d, tensor_id post_norm)
+{
+    d->pending_norm = norm_of(d, post_norm, 0);
+    d->pending = true;
+}
+
+static void into_h(decoder *d, act_id from, tensor_id w, tensor_id bias)
+{
+    d->b->ops->linear(d->b, &(struct linear_in){.x = from}, 1, &(struct linear_out){w, bias, d->h});
 }
 
 static struct rope_op rope_of(const decoder *d, uint32_t l)
@@ -301,50 +334,49 @@ static void attend_heads(decoder *d, uint32_t l)
 /* x += o(attention(norm(x))) */
 static void attend(decoder *d, uint32_t l)
 {
-    const struct shape *s = &d->shape;
     const struct layer *y = &d->layers[l];
     const struct backend_ops *ops = d->b->ops;
-    norm(d, y->attn_norm, y->attn_norm_bias, d->x, d->h);
-    ops->linear(d->b, d->h, 3, (tensor_id[]){y->q, y->k, y->v},
-                (tensor_id[]){y->q_bias, y->k_bias, y->v_bias}, (act_id[]){d->q, d->k, d->v});
+    struct norm_op pre = norm_of(d, y->attn_norm, y->attn_norm_bias);
+    struct linear_in in = stream(d, &pre, true);
+    ops->linear(d->b, &in, 3,
+                (struct linear_out[]){
+                    {y->q, y->q_bias, d->q}, {y->k, y->k_bias, d->k}, {y->v, y->v_bias, d->v}});
+    moved(d);
     attend_heads(d, l);
-    ops->linear(d->b, d->a, 1, &y->o, &y->o_bias, &d->h);
-    if (s->family->post_norms)
-        norm(d, y->post_attn_norm, 0, d->h, d->t);
-    ops->add(d->b, d->x, s->family->post_norms ? d->t : d->h);
+    into_h(d, d->a, y->o, y->o_bias);
+    add_later(d, y->post_attn_norm);
 }
 
 /* x += mlp(norm(x)) */
 static void feed_forward(decoder *d, uint32_t l)
 {
-    const struct family *fam = d->shape.family;
     const struct layer *y = &d->layers[l];
-    const struct backend_ops *ops = d->b->ops;
-    norm(d, y->ffn_norm, y->ffn_norm_bias, d->x, d->h);
-    if (fam->gated_mlp) {
-        ops->linear(d->b, d->h, 2, (tensor_id[]){y->gate, y->up}, (tensor_id[]){0, y->up_bias},
-                    (act_id[]){d->gate, d->up});
-        ops->act_mul(d->b, fam->act, d->gate, d->up, d->up);
-    } else {
-        ops->linear(d->b, d->h, 1, &y->up, &y->up_bias, &d->up);
-        ops->act_mul(d->b, fam->act, d->up, 0, d->up);
-    }
-    ops->linear(d->b, d->up, 1, &y->down, &y->down_bias, &d->h);
-    if (fam->post_norms)
-        norm(d, y->post_ffw_norm, 0, d->h, d->t);
-    ops->add(d->b, d->x, fam->post_norms ? d->t : d->h);
+    struct norm_op pre = norm_of(d, y->ffn_norm, y->ffn_norm_bias);
+    struct linear_in in = stream(d, &pre, true);
+    d->b->ops->gated(d->b, &in,
+                     &(struct gated_op){.fn = d->shape.family->act,
+                                        .gate = y->gate,
+                                        .up = y->up,
+                                        .up_bias = y->up_bias,
+                                        .y = d->ff});
+    moved(d);
+    into_h(d, d->ff, y->down, y->down_bias);
+    add_later(d, y->post_ffw_norm);
 }
 
 int decoder_run(decoder *d, const struct engine_step *step)
 {
     const struct backend_ops *ops = d->b->ops;
     ops->begin(d->b, step);
-    ops->embed(d->b, d->embed, d->shape.embed_scale, d->x);
+    d->at = 0;
+    d->pending = false;
+    ops->embed(d->b, d->embed, d->shape.embed_scale, d->x[0]);
     for (uint32_t l = 0; l < d->shape.n_layer; l++) {
         attend(d, l);
         feed_forward(d, l);
     }
     struct norm_op final = norm_of(d, d->final_norm, d->final_norm_bias);
-    ops->logits(d->b, &final, d->x, d->head, d->head_bias, 1.0f, 0.0f);
+    struct linear_in in = stream(d, &final, false);
+    ops->logits(d->b, &in, d->head, d->head_bias, 1.0f, 0.0f);
     return ops->finish(d->b);
 }

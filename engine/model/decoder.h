@@ -8,7 +8,7 @@ typedef struct decoder decoder;
 
 struct decoder_cost {
     uint64_t weight_bytes; /* of the matrices that every token multiplies with, as in the file */
-    uint64_t macs;
+    struct engine_macs ints, floats; /* with quantised weights, and with F32, F16 and BF16 ones */
 };
 
 /* Gives the file's weights to the backend, makes activations and the KV pool, and readies it. Borrows b and f. */

@@ -3,12 +3,11 @@
  * device are the same; anything unexpected in it means hashing again. Whoever can write it could as
  * well replace the model. */
 #include <fcntl.h>
-#include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/model/cache.h"
 #include "engine/model/gguf.h"
 
 #define CHUNK_BYTES (8u << 20)
@@ -32,32 +31,14 @@ static bool beside(const model_file *f, char out[PATH_MAX])
     return n > 0 && n < PATH_MAX;
 }
 
-/* DIR/digests/HASH-OF-STAMP, made if `make`. */
+/* By the stamp, so that a file that was replaced is another entry. */
 static bool in_cache(const char *line, bool make, char out[PATH_MAX])
 {
-    const char *home = getenv("NUNCHI_HOME"), *cache = getenv("XDG_CACHE_HOME"),
-               *user = getenv("HOME");
-    char dir[PATH_MAX];
-    int n;
-    if (home && home[0])
-        n = snprintf(dir, sizeof dir, "%s", home);
-    else if (cache && cache[0] == '/')
-        n = snprintf(dir, sizeof dir, "%s/nunchi", cache);
-    else if (user && user[0] == '/')
-        n = snprintf(dir, sizeof dir, "%s/.cache/nunchi", user);
-    else
-        return false;
-    if (n <= 0 || n > PATH_MAX - 128)
-        return false;
-    if (make)
-        (void)!mkdir(dir, 0700);
-    snprintf(dir + n, sizeof dir - (size_t)n, "/digests");
-    if (make)
-        (void)!mkdir(dir, 0700);
     struct digest d = digest_of((slice){"", 0}, slice_str(line));
-    char hex[33];
-    hex_encode(d.b, 16, hex);
-    return snprintf(out, PATH_MAX, "%s/%s", dir, hex) < PATH_MAX;
+    char name[48];
+    hex_encode(d.b, 16, name);
+    memcpy(name + 32, ".digest", sizeof ".digest");
+    return model_cache_path(name, make, out);
 }
 
 static bool recall(const char *path, const char *want, struct digest *out)

@@ -57,4 +57,13 @@ static inline bool shape_global(const struct shape *s, uint32_t l)
     return s->window == 0 || s->family->global_every == 0 || (l + 1) % s->family->global_every == 0;
 }
 
+/* Positions that a token at the end of `context` attends to, summed over layers. */
+static inline uint64_t shape_attended(const struct shape *s, uint32_t context)
+{
+    uint64_t sum = 0;
+    for (uint32_t l = 0; l < s->n_layer; l++)
+        sum += shape_global(s, l) || context < s->window ? context : s->window;
+    return sum;
+}
+
 #endif

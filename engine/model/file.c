@@ -84,6 +84,12 @@ int model_file_open(const char *path, model_file **out, struct why *w)
     return e;
 }
 
+void model_file_drop_pages(model_file *f)
+{
+    if (f->fd >= 0)
+        madvise((void *)(uintptr_t)f->p, f->n, MADV_DONTNEED);
+}
+
 size_t model_file_bytes(const model_file *f)
 {
     return f->n;

@@ -69,6 +69,10 @@ struct model_file {
     struct digest digest;
 };
 
+/* Gives up the pages that were looked at so far; they are read again when somebody looks. For when
+ * a reader went through all of it (hashing, packing) and few of them will be needed again. */
+void model_file_drop_pages(model_file *f);
+
 int gguf_parse(model_file *f, struct why *w)
     MUST_USE; /* fills meta, tensors and maps; the caller closes on failure */
 

@@ -1,6 +1,6 @@
 /* Speed of the engine alone, as one JSON object: prefill of one prompt, and decoding of 1, 4, 16 ... sequences together.
  *     engine_bench MODEL [--threads T] [--prompt P] [--gen G] [--batch 1,4,16] [--context C] [--isa ISA] [--kv-type T] [--backend B]
- *                  [--chunk ROWS] [--repeat N]
+ *                  [--chunk ROWS] [--repeat N] [--weights mapped|packed]
  * Decoding starts at position C. The ids are arbitrary: speed does not depend on them. Each figure is the best of N repeats: other work on the machine
  * only ever makes it slower. tok_per_cpu_s is per second of processor time (all threads together): less disturbed by it. */
 #include <stdio.h>
@@ -16,6 +16,7 @@
 struct options {
     const char *model, *isa, *backend, *kv_type;
     int threads, repeat;
+    bool mapped; /* weights from a prepared file, written first if it is not there */
     uint32_t prompt, gen, chunk, context;
     uint32_t batch[BATCHES_MAX];
     size_t n_batch;
@@ -210,6 +211,8 @@ static struct options options(int argc, char **argv)
             o.kv_type = v;
         else if (!strcmp(a, "--isa"))
             o.isa = v;
+        else if (!strcmp(a, "--weights"))
+            o.mapped = strcmp(v, "mapped") == 0;
         else if (!strcmp(a, "--backend"))
             o.backend = v;
         else
@@ -217,7 +220,7 @@ static struct options options(int argc, char **argv)
     }
     if (!o.model) {
         fprintf(stderr, "usage: engine_bench MODEL [--threads T] [--prompt P] [--gen G] [--batch 1,4,16] [--context C] "
-                        "[--isa ISA] [--kv-type T] [--backend B] [--chunk ROWS] [--repeat N]\n");
+                        "[--isa ISA] [--kv-type T] [--backend B] [--chunk ROWS] [--repeat N] [--weights mapped|packed]\n");
         exit(2);
     }
     return o;
@@ -231,8 +234,9 @@ static void open_engine(struct bench *b, model_file *f)
     uint32_t decoded = b->o.context + b->o.gen, longest = b->o.prompt > decoded ? b->o.prompt : decoded;
     b->seq_blocks = (longest - 1) / ENGINE_BLOCK_TOKENS + 1;
     uint32_t n_blocks = b->seq_blocks * most, rows = b->o.chunk > most ? b->o.chunk : most;
-    struct engine_config cfg = {.backend = b->o.backend, .threads = b->o.threads ? b->o.threads : thread_cpus(), .isa = b->o.isa, .kv_type = b->o.kv_type,
-                                .kv_blocks = n_blocks, .rows_max = rows};
+    struct engine_config cfg = {.backend = b->o.backend, .threads = b->o.threads ? b->o.threads : thread_cpus(), .isa = b->o.isa,
+                                .kv_type = b->o.kv_type,                                 .kv_blocks = n_blocks, .rows_max = rows,
+                                .prepare = b->o.mapped ? ENGINE_PREPARE_REQUIRED : ENGINE_PREPARE_NEVER};
     struct why w = {0};
     if (engine_open(f, &cfg, &b->e, &w) < 0)
         fail("engine", &w);

@@ -11,7 +11,7 @@ from conftest import BUILD, GEMMA3, SMOLLM2, Cluster
 
 def test_help_everywhere(cluster):
     assert "nunchi up" in cluster.nunchi("--help").stdout
-    for command in ("up", "down", "status", "logs", "ask", "video", "model", "keys", "alive"):
+    for command in ("up", "down", "status", "logs", "ask", "video", "model", "bench", "keys", "alive"):
         done = cluster.nunchi(command, "--help")
         assert done.returncode == 0 and "usage" in done.stdout, command
     for service in ("gateway", "tokenizer", "video", "model", "cache"):

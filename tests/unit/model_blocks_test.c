@@ -7,7 +7,6 @@
 
 #include "model-svc/blocks.h"
 #include "model-svc/fair.h"
-#include "model-svc/pace.h"
 
 static struct digest name(uint8_t i)
 {
@@ -153,27 +152,6 @@ static void test_newcomer_is_owed_nothing(void **state)
     fairq_free(q);
 }
 
-static void test_pace_keeps_steps_short(void **state)
-{
-    (void)state;
-    struct pace p = {.target_us = 100000, .rows_max = 512};
-    assert_int_equal(pace_prefill_rate(&p), 0);
-    assert_int_equal(pace_prefill_rows(&p, 0), 512);
-    assert_in_range(pace_prefill_rows(&p, 4), 16, 128);
-    for (int i = 0; i < 50; i++) {
-        pace_step(&p, 10, 0, 20000);           /* 2 ms a decode row */
-        pace_step(&p, 10, 100, 20000 + 50000); /* half a millisecond a prompt row */
-    }
-    assert_in_range(pace_prefill_rows(&p, 10), 155, 165);
-    assert_in_range(pace_prefill_rate(&p), 1950, 2050);
-    assert_in_range(pace_decode_rate(&p), 495, 505);
-    assert_int_equal(pace_prefill_rows(&p, 60),
-                     PACE_ROWS_MIN); /* decodes alone take longer: still progress */
-    assert_in_range(pace_retry_ms(&p, 2000), 950, 1050);
-    assert_int_equal(pace_retry_ms(&p, 0), 100);
-    assert_int_equal(pace_retry_ms(&p, UINT64_MAX / 4), 60000);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,7 +161,6 @@ int main(void)
         cmocka_unit_test(test_flows_take_turns),
         cmocka_unit_test(test_weights_share),
         cmocka_unit_test(test_newcomer_is_owed_nothing),
-        cmocka_unit_test(test_pace_keeps_steps_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,47 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "tests/unit/model_fake.h"
-
-static void all_alike(struct world *w, const struct gen_request *rs, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        struct world *alone = world_alone(&rs[i]);
-        for (size_t c = 0; c < rs[i].n_choices; c++) {
-            const struct answer *x =
-                answer_of(w, rs[i].gateway, rs[i].request, rs[i].choices[c].index);
-            const struct answer *y =
-                answer_of(alone, rs[i].gateway, rs[i].request, rs[i].choices[c].index);
-            assert_true(x && y);
-            assert_true(answer_same(x, y));
-        }
-        world_free(alone);
-    }
-}
-
-#define MANY 16
-#define PROMPT_MAX 300
-static int32_t prompts[64][PROMPT_MAX];
-
-static void make_requests(struct gen_request *rs, size_t n, uint32_t shared)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t len = 1 + (uint32_t)(fake_mix(i, 99) % (PROMPT_MAX - shared - 1)) + shared;
-        fake_prompt(prompts[i], len, i + 1, shared);
-        rs[i] = fake_request(1 + i % 3, 100 + i, prompts[i], len);
-        rs[i].sampling.temperature = i % 2 ? 1 : 0;
-        rs[i].sampling.seed = i;
-        rs[i].max_tokens = 20 + (uint32_t)i;
-    }
-}
-
-static void everything_back(struct world *w)
-{
-    struct sched_load l = sched_load_now(w->s);
-    assert_int_equal(l.blocks_free, l.blocks);
-    assert_int_equal(sched_open(w->s), 0);
-    assert_int_equal(l.running + l.queued, 0);
-}
+#include "tests/unit/model_asks.h"
 
 static void test_alone_or_among_others(void **state)
 {
@@ -74,7 +34,9 @@ static void test_shared_prefix_computed_once(void **state)
     struct gen_request rs[MANY];
     make_requests(rs, MANY, 160);
     uint64_t all = 0;
-    struct world *w = world_new(&FAKE_CONFIG);
+    struct sched_config cfg = FAKE_CONFIG;
+    cfg.draft_max = 0; /* rows are counted */
+    struct world *w = world_new(&cfg);
     for (size_t i = 0; i < MANY; i++) {
         all += rs[i].n_prompt;
         assert_int_equal(world_ask(w, &rs[i], NULL), 0);
@@ -177,7 +139,9 @@ static void test_choices(void **state)
         r.n_choices = 8;
         for (uint32_t i = 0; i < 8; i++)
             r.choices[i].index = i;
-        struct world *w = world_new(&FAKE_CONFIG);
+        struct sched_config cfg = FAKE_CONFIG;
+        cfg.draft_max = 0; /* rows are counted */
+        struct world *w = world_new(&cfg);
         assert_int_equal(world_ask(w, &r, NULL), 0);
         world_run(w);
         uint64_t decoded = 0;
@@ -411,243 +375,6 @@ static void test_credit_is_shared_by_choices(void **state)
     world_free(w);
 }
 
-/* A parked request gives its place and its blocks to others, and goes on alike. */
-static void test_parked_makes_way(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.seqs_max = 1;
-    cfg.n_blocks = 24;
-    cfg.n_context = 23 * 16;
-    struct gen_request rs[2];
-    make_requests(rs, 2, 0);
-    rs[0].credit = 3;
-    rs[0].sampling.forbid_ends = true;
-    struct world *w = world_new(&cfg);
-    assert_int_equal(world_ask(w, &rs[0], NULL), 0);
-    world_run(w);
-    assert_int_equal(world_ask(w, &rs[1], NULL), 0);
-    world_run(w);
-    assert_true(answer_of(w, rs[1].gateway, rs[1].request, 0)->done);
-    sched_credit(w->s, rs[0].gateway, rs[0].request, 1000);
-    world_run(w);
-    rs[0].credit = UINT64_MAX;
-    all_alike(w, rs, 2);
-    world_free(w);
-}
-
-static void test_queue_full(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.queue_max = 4;
-    cfg.seqs_max = 1;
-    fake_prompt(prompts[0], 20, 5, 0);
-    struct world *w = world_new(&cfg);
-    uint32_t retry_ms = 0;
-    for (uint64_t i = 0; i < 4; i++) {
-        struct gen_request r = fake_request(1, 1 + i, prompts[0], 20);
-        assert_int_equal(world_ask(w, &r, &retry_ms), 0);
-    }
-    struct gen_request r = fake_request(1, 9, prompts[0], 20);
-    assert_int_equal(world_ask(w, &r, &retry_ms), ERR_BUSY);
-    assert_true(retry_ms >= 100 && retry_ms <= 60000);
-    assert_true(world_step(w)); /* one leaves the queue */
-    assert_int_equal(world_ask(w, &r, &retry_ms), 0);
-    world_run(w);
-    everything_back(w);
-    world_free(w);
-}
-
-static void test_deadlines(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.seqs_max = 1;
-    fake_prompt(prompts[0], 20, 5, 0);
-    struct world *w = world_new(&cfg);
-    assert_true(sched_tick(w->s, w->now) == UINT64_MAX);
-    struct gen_request r = fake_request(1, 1, prompts[0], 20);
-    r.deadline_ms = 5;
-    assert_int_equal(world_ask(w, &r, NULL), 0);
-    r.request = 2; /* waits in the queue */
-    r.deadline_ms = 7;
-    assert_int_equal(world_ask(w, &r, NULL), 0);
-    uint64_t t0 = w->now;
-    assert_int_equal(sched_tick(w->s, t0), t0 + 5000);
-    assert_true(world_step(w));
-    struct sched_work *work = sched_plan(w->s, w->now); /* the deadline falls into a step */
-    assert_non_null(work);
-    assert_int_equal(sched_tick(w->s, t0 + 5000), t0 + 7000);
-    fake_compute(w, work);
-    sched_result(w->s, t0 + 5000, 0, NULL, 10);
-    sched_flush(w->s);
-    assert_int_equal(answer_of(w, 1, 1, 0)->err, ERR_TIMEOUT);
-    assert_int_equal(answer_of(w, 1, 1, 0)->n, 1);
-    assert_true(sched_tick(w->s, t0 + 7000) == UINT64_MAX);
-    sched_flush(w->s);
-    assert_int_equal(answer_of(w, 1, 2, 0)->err, ERR_TIMEOUT);
-    everything_back(w);
-    world_free(w);
-}
-
-/* One client's flood of long prompts does not keep another's short one waiting. */
-static void test_fair_between_clients(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.seqs_max = 8;
-    cfg.step_tokens = 64;
-    struct world *w = world_new(&cfg);
-    for (uint64_t i = 0; i < 40; i++) {
-        fake_prompt(prompts[i], PROMPT_MAX, i + 1, 0);
-        struct gen_request r = fake_request(1, 1 + i, prompts[i], PROMPT_MAX);
-        r.client = SLICE_LIT("flooding-client1");
-        assert_int_equal(world_ask(w, &r, NULL), 0);
-    }
-    for (int i = 0; i < 20; i++)
-        assert_true(world_step(w));
-    fake_prompt(prompts[40], 40, 77, 0);
-    struct gen_request r = fake_request(1, 1000, prompts[40], 40);
-    r.client = SLICE_LIT("patient-client-2");
-    assert_int_equal(world_ask(w, &r, NULL), 0);
-    uint64_t asked = w->steps;
-    world_run(w);
-    struct answer *a = answer_of(w, 1, 1000, 0);
-    assert_true(a->done);
-    /* it waits for one place among the eight at the most, not for the forty */
-    uint64_t later = 0;
-    for (uint64_t i = 0; i < 40; i++)
-        later += answer_of(w, 1, 1 + i, 0)->first_step > a->first_step;
-    assert_true(a->first_step > asked);
-    assert_true(later >= 28);
-    world_free(w);
-}
-
-/* Nor does a long prompt that is being computed already. */
-static void test_short_prompt_overtakes_long(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.step_tokens = 32;
-    struct world *w = world_new(&cfg);
-    int32_t *many = xcalloc(900, sizeof *many);
-    fake_prompt(many, 900, 2, 0);
-    struct gen_request l = fake_request(1, 1, many, 900);
-    l.client = SLICE_LIT("client-number-01");
-    assert_int_equal(world_ask(w, &l, NULL), 0);
-    for (int i = 0; i < 3; i++)
-        assert_true(world_step(w));
-    fake_prompt(prompts[0], 60, 1, 0);
-    struct gen_request r = fake_request(1, 2, prompts[0], 60);
-    r.client = SLICE_LIT("client-number-02");
-    assert_int_equal(world_ask(w, &r, NULL), 0);
-    uint64_t asked = w->steps;
-    world_run(w);
-    assert_true(answer_of(w, 1, 2, 0)->first_step <= asked + 5);
-    assert_true(answer_of(w, 1, 1, 0)->first_step > asked + 20);
-    all_alike(w, &l, 1);
-    all_alike(w, &r, 1);
-    free(many);
-    world_free(w);
-}
-
-/* Answers that grow beside a long urgent prompt give the room back that it was promised. */
-static void test_growing_answers_yield_to_a_prompt(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.n_blocks =
-        16 * 2 + 36 + 17; /* room for the sixteen to grow by one block each, not by two */
-    cfg.n_context = 50 * 16;
-    cfg.step_tokens = 32;
-    cfg.seqs_max = 17;
-    struct world *w = world_new(&cfg);
-    struct gen_request rs[17];
-    int32_t *many = xcalloc(560, sizeof *many);
-    make_requests(rs, 17, 0);
-    for (size_t i = 0; i < 17; i++) {
-        rs[i].n_prompt = i < 16 ? 1 : 560;
-        rs[i].prompt = i < 16 ? prompts[i] : many;
-        fake_prompt(i < 16 ? prompts[i] : many, rs[i].n_prompt, i + 1, 0);
-        rs[i].priority = i < 16 ? -1 : 1;
-        rs[i].max_tokens = 150;
-        rs[i].sampling.forbid_ends = true;
-        if (i == 16)
-            while (answer_of(w, rs[15].gateway, rs[15].request, 0)->n < 17)
-                assert_true(world_step(w));
-        assert_int_equal(world_ask(w, &rs[i], NULL), 0);
-    }
-    uint64_t asked = w->steps;
-    world_run(w);
-    assert_true(sched_load_now(w->s).preemptions > 0);
-    assert_true(answer_of(w, rs[16].gateway, rs[16].request, 0)->first_step <= asked + 36);
-    all_alike(w, rs, 17);
-    everything_back(w);
-    free(many);
-    world_free(w);
-}
-
-static void test_urgent_displaces_batch(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.seqs_max = 2;
-    struct gen_request rs[3];
-    make_requests(rs, 3, 0);
-    for (int i = 0; i < 3; i++) {
-        rs[i].sampling.forbid_ends = true;
-        rs[i].max_tokens = 50;
-        rs[i].priority = i < 2 ? -1 : 1;
-    }
-    struct world *w = world_new(&cfg);
-    assert_int_equal(world_ask(w, &rs[0], NULL), 0);
-    assert_int_equal(world_ask(w, &rs[1], NULL), 0);
-    for (int i = 0; i < 10; i++)
-        assert_true(world_step(w));
-    assert_int_equal(world_ask(w, &rs[2], NULL), 0);
-    while (!answer_of(w, rs[2].gateway, rs[2].request, 0)->done)
-        assert_true(world_step(w));
-    assert_false(answer_of(w, rs[1].gateway, rs[1].request, 0)->done);
-    world_run(w);
-    all_alike(w, rs, 3);
-    everything_back(w);
-    world_free(w);
-}
-
-/* While answers run, a long prompt comes in pieces that fit the time a step may take. */
-static void test_long_prompt_beside_answers(void **state)
-{
-    (void)state;
-    struct sched_config cfg = FAKE_CONFIG;
-    cfg.step_target_us = 1000 + 10 * 40; /* the fake's cost of about 40 rows */
-    cfg.step_tokens = 1024;
-    struct world *w = world_new(&cfg);
-    fake_prompt(prompts[0], 20, 1, 0);
-    struct gen_request r = fake_request(1, 1, prompts[0], 20);
-    r.sampling.forbid_ends = true;
-    r.max_tokens = 60;
-    assert_int_equal(world_ask(w, &r, NULL), 0);
-    for (int i = 0; i < 20; i++)
-        assert_true(world_step(w));
-    int32_t *many = xcalloc(900, sizeof *many);
-    fake_prompt(many, 900, 2, 0);
-    struct gen_request l = fake_request(1, 2, many, 900);
-    assert_int_equal(world_ask(w, &l, NULL), 0);
-    w->rows_most = 0;
-    struct answer *a = answer_of(w, 1, 1, 0);
-    for (int i = 0; i < 10; i++) {
-        size_t n = a->n;
-        assert_true(world_step(w));
-        assert_int_equal(a->n, n + 1);
-    }
-    assert_true(w->rows_most < 200);
-    world_run(w);
-    all_alike(w, &l, 1);
-    free(many);
-    world_free(w);
-}
-
 static void test_ends(void **state)
 {
     (void)state;
@@ -765,51 +492,11 @@ static void test_one_batch_per_gateway_and_step(void **state)
     world_free(w);
 }
 
-/* Everything at once, at random, against the answers of each request alone. */
 static void test_storm(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 12; seed++) {
-        uint64_t rnd = seed;
-        struct gen_request rs[64];
-        make_requests(rs, 64, seed % 2 ? 48 : 0);
-        struct sched_config cfg = FAKE_CONFIG;
-        cfg.n_blocks = 40;
-        cfg.n_context = 39 * 16;
-        cfg.seqs_max = 12;
-        cfg.step_tokens = 12 + (uint32_t)seed * 9;
-        struct world *w = world_new(&cfg);
-        size_t asked = 0;
-        bool cancelled[64] = {0};
-        while (asked < 64 || sched_open(w->s)) {
-            rnd = fake_mix(rnd, w->steps);
-            if (asked < 64 && rnd % 3 == 0) {
-                struct gen_request *r = &rs[asked++];
-                r->priority = (int)(rnd / 5 % 3) - 1;
-                r->n_choices = 1 + rnd / 23 % 3;
-                r->choices[1].index = 1;
-                r->choices[2].index = 2;
-                r->credit = 1 + rnd / 31 % 30;
-                assert_int_equal(world_ask(w, r, NULL), 0);
-            }
-            if (asked && rnd / 41 % 11 == 0) {
-                size_t i = rnd / 53 % asked;
-                if (!answer_of(w, rs[i].gateway, rs[i].request, 0)->done)
-                    cancelled[i] = true;
-                sched_cancel(w->s, rs[i].gateway, rs[i].request);
-            }
-            for (size_t i = 0; i < asked && rnd / 61 % 3 == 0; i++)
-                sched_credit(w->s, rs[i].gateway, rs[i].request, rnd % 7);
-            world_step(w);
-        }
-        for (size_t i = 0; i < 64; i++) {
-            rs[i].credit = UINT64_MAX;
-            if (!cancelled[i])
-                all_alike(w, &rs[i], 1);
-        }
-        everything_back(w);
-        world_free(w);
-    }
+    for (uint64_t seed = 1; seed <= 12; seed++)
+        storm(seed, FAKE_CONFIG.draft_max);
 }
 
 int main(void)
@@ -828,14 +515,6 @@ int main(void)
         cmocka_unit_test(test_cancel_keeps_the_prefix),
         cmocka_unit_test(test_credit_parks),
         cmocka_unit_test(test_credit_is_shared_by_choices),
-        cmocka_unit_test(test_parked_makes_way),
-        cmocka_unit_test(test_queue_full),
-        cmocka_unit_test(test_deadlines),
-        cmocka_unit_test(test_fair_between_clients),
-        cmocka_unit_test(test_short_prompt_overtakes_long),
-        cmocka_unit_test(test_growing_answers_yield_to_a_prompt),
-        cmocka_unit_test(test_urgent_displaces_batch),
-        cmocka_unit_test(test_long_prompt_beside_answers),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_stop_string_over_tokens),
         cmocka_unit_test(test_engine_error_ends_its_requests),

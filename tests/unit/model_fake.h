@@ -41,8 +41,14 @@ struct world {
     size_t n_answers;
     uint64_t steps, rows, batches;
     size_t rows_most;
-    int fail_next; /* error of the next step */
+    int fail_next;                     /* error of the next step */
+    uint64_t step_us, row_us, busy_us; /* what steps cost, and have cost */
 };
+
+/* In how many of a hundred places an answer goes on as it did behind the same id before;
+ * FAKE_NEW: every id is said again and again, and each time another comes after it (for 60 ids). */
+#define FAKE_NEW 101
+static unsigned fake_habit;
 
 static uint64_t fake_mix(uint64_t h, uint64_t v)
 {
@@ -99,6 +105,7 @@ static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, 
         struct answer *a = answer_of(w, gateway, d[i].request, d[i].choice);
         CHECK(a && !a->done && d[i].position == a->n && a->n + d[i].n_ids <= FAKE_IDS_MAX);
         for (size_t k = 0; k < d[i].n_ids; k++) {
+            CHECK(!d[i].logprobs || w->engine || d[i].logprobs[k].logprob == -(float)d[i].ids[k]);
             if (d[i].logprobs && d[i].logprobs[k].n_top > 1)
                 a->gap[a->n] = d[i].logprobs[k].top[0].logprob - d[i].logprobs[k].top[1].logprob;
             a->ids[a->n++] = d[i].ids[k];
@@ -140,6 +147,7 @@ static const struct sched_config FAKE_CONFIG = {.n_blocks = 1024,
                                                 .seqs_max = 32,
                                                 .step_tokens = 128,
                                                 .queue_max = 256,
+                                                .draft_max = 8,
                                                 .step_target_us = 100000};
 
 static struct world *world_new_on(const struct sched_config *cfg, const struct sched_vocab *words,
@@ -149,6 +157,8 @@ static struct world *world_new_on(const struct sched_config *cfg, const struct s
     struct world *w = xcalloc(1, sizeof *w);
     w->cfg = *cfg;
     w->now = 1000;
+    w->step_us = 1000;
+    w->row_us = 10;
     w->answers = xcalloc(ANSWERS_MAX, sizeof *w->answers);
     w->compute = compute;
     w->engine = own;
@@ -200,13 +210,23 @@ static int32_t *fake_slot(struct world *w, const struct engine_seq *q, uint32_t 
     return &w->kv[q->blocks[i] * ENGINE_BLOCK_TOKENS + position % ENGINE_BLOCK_TOKENS];
 }
 
-/* The next token after `h` tokens: never the end one in a row that forbids it. */
-static int32_t fake_pick(const struct sample_params *p, uint64_t h, uint32_t choice,
+static int32_t fake_news(size_t position)
+{
+    return 2 + (int32_t)(position * (position + 1) / 2 % 61);
+}
+
+/* The next token after `last`, with `h` for all there is: never the end one in a row that forbids
+ * it. */
+static int32_t fake_pick(const struct sample_params *p, uint64_t h, int32_t last, uint32_t choice,
                          size_t position)
 {
+    if (fake_habit == FAKE_NEW)
+        return fake_news(position);
     h = fake_mix(h, position);
     if (p->temperature > 0)
         h = fake_mix(fake_mix(h, p->seed), choice);
+    if ((h >> 50) % 100 < fake_habit)
+        h = fake_mix((uint64_t)last, 3);
     int32_t id = (int32_t)((h >> 17) % FAKE_VOCAB);
     /* the end is as rare as in real answers */
     if (id == FAKE_END && (p->forbid_ends || (h >> 40) % 4))
@@ -238,9 +258,13 @@ static void fake_compute(struct world *w, struct sched_work *work)
         struct sched_job *j = &work->jobs[i];
         const struct engine_row *r = &work->step.rows[j->row];
         CHECK(r->want_logits);
-        uint64_t h = fake_state(w, &work->step.seqs[r->seq], r->attend_until);
-        j->out = (struct sampled){.id = fake_pick(j->params, h, j->in.choice, j->in.n_generated),
-                                  .logprob = -1};
+        const struct engine_seq *q = &work->step.seqs[r->seq];
+        CHECK(r->attend_until == j->in.n_prompt + j->in.n_generated);
+        for (uint32_t k = 0; k < j->in.n_generated; k++)
+            CHECK(j->in.generated[k] == *fake_slot(w, q, (uint32_t)j->in.n_prompt + k));
+        uint64_t h = fake_state(w, q, r->attend_until);
+        int32_t id = fake_pick(j->params, h, r->token, j->in.choice, j->in.n_generated);
+        j->out = (struct sampled){.id = id, .logprob = -(float)id};
     }
     w->rows += work->step.n_rows;
     w->rows_most = work->step.n_rows > w->rows_most ? work->step.n_rows : w->rows_most;
@@ -255,8 +279,9 @@ static bool world_step(struct world *w)
         return false;
     w->compute(w, work);
     w->steps++;
-    uint64_t took = 1000 + 10 * work->step.n_rows;
+    uint64_t took = w->step_us + w->row_us * work->step.n_rows;
     w->now += took;
+    w->busy_us += took;
     int err = w->fail_next;
     w->fail_next = 0;
     sched_result(w->s, w->now, err, NULL, took);
@@ -321,10 +346,14 @@ static int world_ask(struct world *w, const struct gen_request *r, uint32_t *ret
     return err;
 }
 
-/* What the request brings when nobody else is there: one sequence, an engine of its own. */
+/* What the request brings when nobody else is there: one sequence, an engine of its own, no
+ * guesses.
+ */
 UNUSED static struct world *world_alone(const struct gen_request *r)
 {
-    struct world *w = world_new(&FAKE_CONFIG);
+    struct sched_config cfg = FAKE_CONFIG;
+    cfg.draft_max = 0;
+    struct world *w = world_new(&cfg);
     CHECK(world_ask(w, r, NULL) == 0);
     world_run(w);
     return w;
