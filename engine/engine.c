@@ -204,6 +204,7 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
                                 .n_vocab = e->shape.n_vocab,
                                 .threads = threads,
                                 .isa = cfg->isa,
+                                .kv_type = kv_type,
                                 .prepare = cfg->prepare,
                                 .model_path = f->path,
                                 .model_mode = model_mode(f),

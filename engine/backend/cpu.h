@@ -92,8 +92,8 @@ typedef struct cpu {
     int32_t *logits_of; /* (rows_max) index into logits, or -1 */
 
     struct kv_shape kv_shape;
-    uint8_t *kv; /* (n_blocks, n_layer, n_kv_head, kv_head_bytes) */
-    size_t kv_block_bytes, kv_bytes;
+    uint8_t *kv; /* (n_layer, n_blocks, n_kv_head, kv_head_bytes): a layer reads along, few pages apart */
+    size_t kv_layer_bytes, kv_block_bytes, kv_bytes; /* of a block: of one layer, of all */
     float *scratch; /* (threads, attention_scratch and QUERIES_MAX queries) */
     size_t scratch_floats;
     struct cpu_tile *tiles;     /* (rows_max) of one attention */

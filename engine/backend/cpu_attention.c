@@ -145,7 +145,7 @@ static void attention_item(const struct attention_job *j, const struct cpu_tile 
     uint32_t cut = i / n_segments % j->n_cuts, kv_head = i / n_segments / j->n_cuts;
     float *room = c->scratch + (size_t)thread * c->scratch_floats;
     struct attention_tile t = {
-        .type = c->cfg.kv_type, .kv = cpu_kv_at(c, 0, j->op->layer, kv_head), .block_stride = c->kv_block_bytes,
+        .type = c->cfg.kv_type, .kv = cpu_kv_at(c, 0, j->op->layer, kv_head), .block_stride = c->kv_layer_bytes,
         .blocks = c->step->seqs[c->step->rows[tile->first].seq].blocks, .head_dim = j->op->head_dim,
         .scale = j->op->scale, .soft_cap = j->op->soft_cap, .segment = segment,
         .scratch = room + (size_t)QUERIES_MAX * j->op->head_dim,

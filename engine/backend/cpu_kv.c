@@ -12,15 +12,15 @@ int cpu_add_kv(backend *b, const struct kv_shape *shape)
         size_mul(c->kv_block_bytes, shape->n_blocks, &c->kv_bytes) < 0)
         return ERR_TOO_BIG;
     c->kv_shape = *shape;
+    c->kv_layer_bytes = c->kv_block_bytes / shape->n_layer;
     c->kv = cpu_pages(c->kv_bytes);
     return c->kv ? 0 : ERR_NOMEM;
 }
 
 uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head)
 {
-    const struct kv_shape *s = &c->kv_shape;
-    size_t index = (size_t)layer * s->n_kv_head + head;
-    return c->kv + block * c->kv_block_bytes + index * kv_head_bytes(c->cfg.kv_type, s->head_dim);
+    return c->kv + ((size_t)layer * c->kv_shape.n_blocks + block) * c->kv_layer_bytes +
+           head * kv_head_bytes(c->cfg.kv_type, c->kv_shape.head_dim);
 }
 
 size_t cpu_block_bytes(const backend *b)
@@ -55,13 +55,11 @@ void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens)
     cpu *c = cpu_of(b);
     const struct kv_shape *s = &c->kv_shape;
     CHECK(from < s->n_blocks && to < s->n_blocks && n_tokens <= ENGINE_BLOCK_TOKENS);
-    uint8_t *out = cpu_kv_at(c, to, 0, 0);
-    const uint8_t *in = cpu_kv_at(c, from, 0, 0);
-    memset(out, 0, c->kv_block_bytes); /* what lies behind n_tokens is another's */
-    for (uint32_t i = 0; i < s->n_layer * s->n_kv_head; i++) {
-        (c->cfg.kv_type == KV_INT8 ? copy_bytes : copy_halves)(out, in, n_tokens, s->head_dim);
-        out += kv_head_bytes(c->cfg.kv_type, s->head_dim);
-        in += kv_head_bytes(c->cfg.kv_type, s->head_dim);
+    for (uint32_t l = 0; l < s->n_layer; l++) {
+        memset(cpu_kv_at(c, to, l, 0), 0, c->kv_layer_bytes); /* what lies behind n_tokens is another's */
+        for (uint32_t h = 0; h < s->n_kv_head; h++)
+            (c->cfg.kv_type == KV_INT8 ? copy_bytes : copy_halves)(cpu_kv_at(c, to, l, h), cpu_kv_at(c, from, l, h), n_tokens,
+                                                                   s->head_dim);
     }
 }
 
@@ -69,12 +67,14 @@ void cpu_block_export(const backend *b, uint32_t block, void *out)
 {
     const cpu *c = (const cpu *)(const void *)b;
     CHECK(block < c->kv_shape.n_blocks);
-    memcpy(out, cpu_kv_at(c, block, 0, 0), c->kv_block_bytes);
+    for (uint32_t l = 0; l < c->kv_shape.n_layer; l++)
+        memcpy((uint8_t *)out + l * c->kv_layer_bytes, cpu_kv_at(c, block, l, 0), c->kv_layer_bytes);
 }
 
 void cpu_block_import(backend *b, uint32_t block, const void *p)
 {
     cpu *c = cpu_of(b);
     CHECK(block < c->kv_shape.n_blocks);
-    memcpy(cpu_kv_at(c, block, 0, 0), p, c->kv_block_bytes);
+    for (uint32_t l = 0; l < c->kv_shape.n_layer; l++)
+        memcpy(cpu_kv_at(c, block, l, 0), (const uint8_t *)p + l * c->kv_layer_bytes, c->kv_layer_bytes);
 }
