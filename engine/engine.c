@@ -209,7 +209,6 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
                                 .model_path = f->path,
                                 .model_mode = model_mode(f),
                                 .weights = e->info.weights,
-                                .kv_type = kv_type,
                                 .progress = cfg->progress,
                                 .progress_ctx = cfg->progress_ctx};
     if (err >= 0)
