@@ -105,13 +105,18 @@ void target_head(const struct target *t, const char *method, const char *path, s
 
 /* ---- which model ---- */
 
-static int exchange(int fd, slice request, struct answer *a, struct why *w)
+static int nobody(const struct target *t, struct why *w)
+{
+    return why_set(w, ERR_UNAVAILABLE, "url", "nobody listens at %.200s", t->host);
+}
+
+static int exchange(const struct target *t, int fd, slice request, struct answer *a, struct why *w)
 {
     char piece[16384];
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     if (poll(&p, 1, MODELS_WAIT_MS) != 1 ||
         send(fd, request.p, request.n, MSG_NOSIGNAL) != (ssize_t)request.n)
-        return why_set(w, ERR_UNAVAILABLE, "url", "nobody listens there");
+        return nobody(t, w);
     p.events = POLLIN;
     while (a->state != ANSWER_DONE) {
         if (poll(&p, 1, MODELS_WAIT_MS) != 1)
@@ -149,9 +154,9 @@ int target_model(const struct target *t, buf *name, struct why *w)
     target_head(t, "GET", "/v1/models", 0, &request);
     int fd = target_connect(t, false), err = fd;
     if (fd < 0)
-        why_set(w, fd, "url", "nobody listens there");
+        nobody(t, w);
     else
-        err = exchange(fd, buf_slice(&request), &a, w);
+        err = exchange(t, fd, buf_slice(&request), &a, w);
     if (err == 0 && a.status != 200)
         err = why_set(w, ERR_UNAVAILABLE, "url", "GET /v1/models is answered with %d", a.status);
     if (err == 0)
