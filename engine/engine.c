@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/base/thread.h"
 #include "engine/model/decoder.h"
@@ -167,10 +168,13 @@ static int threads_here(void)
 }
 
 /* What was made of a model may be read by whoever may read the model. */
-static uint32_t model_mode(const model_file *f)
+static void describe_file(const model_file *f, struct backend_config *bc)
 {
     struct stat st;
-    return f->fd >= 0 && fstat(f->fd, &st) == 0 ? (st.st_mode & 0444) | 0600 : 0600;
+    bool known = f->fd >= 0 && fstat(f->fd, &st) == 0;
+    bc->model_path = f->path;
+    bc->model_mode = known ? (st.st_mode & 0444) | 0600 : 0600;
+    bc->model_owner = known ? st.st_uid : geteuid();
 }
 
 static int make_samplers(engine *e, const char *isa, int threads, struct why *w)
@@ -211,11 +215,10 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
                                 .isa = cfg->isa,
                                 .kv_type = kv_type,
                                 .prepare = cfg->prepare,
-                                .model_path = f->path,
-                                .model_mode = model_mode(f),
                                 .weights = e->info.weights,
                                 .progress = cfg->progress,
                                 .progress_ctx = cfg->progress_ctx};
+    describe_file(f, &bc);
     if (err >= 0)
         err = make_backend(cfg, &bc, &e->b, w);
     if (err >= 0)
@@ -418,6 +421,5 @@ int engine_block_import(engine *e, uint32_t block, const void *p, size_t n)
 {
     if (block >= e->info.n_kv_blocks || n != e->info.kv_block_bytes)
         return ERR_INVALID;
-    e->b->ops->block_import(e->b, block, p);
-    return 0;
+    return e->b->ops->block_import(e->b, block, p) ? 0 : ERR_INVALID;
 }

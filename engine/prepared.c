@@ -108,6 +108,8 @@ static int map_fd(prepared *p, int fd, const struct prepared_want *want, struct 
                        (unsigned long long)want->bytes);
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return stale(w, "no regular file");
+    if (st.st_uid != geteuid() && st.st_uid != 0 && st.st_uid != want->owner)
+        return stale(w, "somebody else's"); /* who could not change the model could write them */
     if ((uint64_t)st.st_size != at + head + (n_sums + 1) * SUM_BYTES)
         return stale(w, "of another size");
     int e = read_seal(fd, want, n_sums, &p->seal, w);

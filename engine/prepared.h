@@ -43,6 +43,7 @@ struct prepared_want {
     const struct prepared_tensor *tensors;
     size_t n_tensors;
     uint64_t bytes; /* of the data; at least 1 */
+    uint32_t owner; /* of the model: their file is taken, as our own and root's are */
 };
 
 /* ---- a file that is there ---- */

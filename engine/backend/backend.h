@@ -139,7 +139,7 @@ struct backend_ops {
     size_t (*block_bytes)(const backend *b); /* of one exported block; after add_kv */
     void (*block_copy)(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
     void (*block_export)(const backend *b, uint32_t block, void *out);
-    void (*block_import)(backend *b, uint32_t block, const void *p);
+    bool (*block_import)(backend *b, uint32_t block, const void *p); /* false: it holds what no step stores; nothing changed */
 };
 
 /* Each backend's constructor (engine/backend/<name>.c). rows_max and threads come from the config, already checked. */
@@ -151,6 +151,7 @@ struct backend_config {
     enum engine_prepare prepare;
     const char *model_path; /* borrowed until ready; NULL: it has none */
     uint32_t model_mode;    /* its permissions */
+    uint32_t model_owner;
     struct digest weights;
     void (*progress)(void *ctx, const char *what, int permille); /* NULL: silent */
     void *progress_ctx;

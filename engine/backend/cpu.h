@@ -220,6 +220,6 @@ uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head);
 size_t cpu_block_bytes(const backend *b);
 void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
 void cpu_block_export(const backend *b, uint32_t block, void *out);
-void cpu_block_import(backend *b, uint32_t block, const void *p);
+bool cpu_block_import(backend *b, uint32_t block, const void *p);
 
 #endif

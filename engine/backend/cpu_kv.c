@@ -71,10 +71,35 @@ void cpu_block_export(const backend *b, uint32_t block, void *out)
         memcpy((uint8_t *)out + l * c->kv_layer_bytes, cpu_kv_at(c, block, l, 0), c->kv_layer_bytes);
 }
 
-void cpu_block_import(backend *b, uint32_t block, const void *p)
+static bool halves_finite(const uint8_t *p, size_t n)
+{
+    uint16_t h, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(&h, p + 2 * i, sizeof h);
+        h &= 0x7fff;
+        most = h > most ? h : most;
+    }
+    return most < 0x7c00;
+}
+
+/* Attention multiplies what is masked or left from another sequence by 0. Any bytes are finite; steps and halves need not be. */
+static bool all_finite(const cpu *c, const uint8_t *p)
+{
+    size_t head = kv_head_bytes(c->cfg.kv_type, c->kv_shape.head_dim);
+    size_t halves = c->cfg.kv_type == KV_INT8 ? 2 * ENGINE_BLOCK_TOKENS : head / 2;
+    for (size_t at = 0; at < c->kv_block_bytes; at += head)
+        if (!halves_finite(p + at, halves))
+            return false;
+    return true;
+}
+
+bool cpu_block_import(backend *b, uint32_t block, const void *p)
 {
     cpu *c = cpu_of(b);
     CHECK(block < c->kv_shape.n_blocks);
+    if (!all_finite(c, p))
+        return false;
     for (uint32_t l = 0; l < c->kv_shape.n_layer; l++)
         memcpy(cpu_kv_at(c, block, l, 0), (const uint8_t *)p + l * c->kv_layer_bytes, c->kv_layer_bytes);
+    return true;
 }

@@ -142,7 +142,7 @@ static int give_all(void *ctx, prepared_writer *pw, struct why *why)
 static int map_prepared(cpu *c, struct why *why)
 {
     struct prepared_tensor *t = xcalloc(c->n_weights, sizeof *t);
-    struct prepared_want want = {.source = c->cfg.weights, .layout = layout_digest(), .tensors = t, .bytes = c->packed_bytes};
+    struct prepared_want want = {.source = c->cfg.weights, .layout = layout_digest(), .tensors = t, .bytes = c->packed_bytes, .owner = c->cfg.model_owner};
     for (uint32_t i = 0; i < c->n_weights; i++) {
         const struct cpu_weight *cw = &c->weights[i];
         if (cw->w.multiplied)

@@ -446,15 +446,22 @@ static void ref_block_export(const backend *b, uint32_t block, void *out)
         memcpy(p, block_at(r, r->values, l, block), n);
 }
 
-static void ref_block_import(backend *b, uint32_t block, const void *in)
+static bool ref_block_import(backend *b, uint32_t block, const void *in)
 {
     struct reference *r = of(b);
     size_t n = ENGINE_BLOCK_TOKENS * position_floats(r) * sizeof(float);
     const char *p = in;
+    for (size_t i = 0; i < 2 * n * r->kv.n_layer; i += sizeof(float)) {
+        float f;
+        memcpy(&f, p + i, sizeof f);
+        if (!isfinite(f))
+            return false;
+    }
     for (uint32_t l = 0; l < r->kv.n_layer; l++, p += n)
         memcpy(block_at(r, r->keys, l, block), p, n);
     for (uint32_t l = 0; l < r->kv.n_layer; l++, p += n)
         memcpy(block_at(r, r->values, l, block), p, n);
+    return true;
 }
 
 static const struct backend_ops OPS = {

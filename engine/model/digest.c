@@ -1,7 +1,7 @@
 /* The hash of a model file, and where it is remembered: a line of text in FILE.digest, or, where
  * that folder cannot be written, in the cache folder. It holds as long as size, time, inode and
- * device are the same; anything unexpected in it means hashing again. Whoever can write it could as
- * well replace the model. */
+ * device are the same; anything unexpected in it means hashing again. It is believed when it
+ * belongs to us, to root or to the model's owner: others could at most put it there. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -41,13 +41,20 @@ static bool in_cache(const char *line, bool make, char out[PATH_MAX])
     return model_cache_path(name, make, out);
 }
 
-static bool recall(const char *path, const char *want, struct digest *out)
+static bool trusted(const model_file *f, int fd)
+{
+    struct stat it, model;
+    return fstat(fd, &it) == 0 && fstat(f->fd, &model) == 0 &&
+           (it.st_uid == geteuid() || it.st_uid == 0 || it.st_uid == model.st_uid);
+}
+
+static bool recall(const model_file *f, const char *path, const char *want, struct digest *out)
 {
     char line[LINE_MAX_BYTES + 2 * DIGEST_BYTES + 2];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return false;
-    ssize_t got = read(fd, line, sizeof line);
+    ssize_t got = trusted(f, fd) ? read(fd, line, sizeof line) : -1;
     close(fd);
     size_t n = strlen(want);
     if (got != (ssize_t)(n + 2 * DIGEST_BYTES + 1) || memcmp(line, want, n) != 0 ||
@@ -96,8 +103,8 @@ int model_file_digest(model_file *f, struct digest *out, void (*progress)(void *
     }
     bool named = f->path && stamp(f, line);
     bool has_near = named && beside(f, near);
-    if ((has_near && recall(near, line, &f->digest)) ||
-        (named && in_cache(line, false, cached) && recall(cached, line, &f->digest))) {
+    if ((has_near && recall(f, near, line, &f->digest)) ||
+        (named && in_cache(line, false, cached) && recall(f, cached, line, &f->digest))) {
         f->digest_known = true;
         *out = f->digest;
         return 0;

@@ -117,6 +117,40 @@ def test_a_mistaken_header_is_refused():
         assert "--header takes 'Name: value'" in load("http://127.0.0.1:9", "--header", header, code=2)
 
 
+@pytest.mark.parametrize("says, answer", [
+    ("ended before the answer", b""),
+    ("not HTTP/1", b"220 mail.example.org ESMTP\r\n"),
+    ("JSON", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{\0"),
+])
+def test_no_list_of_models(says, answer):
+    with server(answer) as url:
+        why = load(url, code=2)
+    assert "--url: " in why and says in why
+
+
+def test_a_list_of_models_that_never_ends():
+    over = threading.Event()
+
+    def trickle():
+        with contextlib.suppress(OSError), listening.accept()[0] as c:
+            c.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not over.wait(0.1):
+                c.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=trickle, daemon=True).start()
+        try:
+            assert "no answer in" in load(f"http://127.0.0.1:{listening.getsockname()[1]}", code=2)
+        finally:
+            over.set()
+
+
+def test_what_a_server_says_is_no_command_to_the_terminal():
+    with server(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nno\x1b[2J\r\n!") as url:
+        got = load(url, "--model-name", "any", code=1)
+    assert got["requests"]["first_failure"] == "status: 500 no [2J  !"
+
+
 def test_only_this_machine_is_loaded():
     assert "--any-host" in load("http://192.0.2.1:80", "--model-name", "any", code=2)
     assert "http://" in load("https://127.0.0.1:80", "--model-name", "any", code=2)

@@ -236,6 +236,27 @@ static void things_that_are_no_files(void **state)
     assert_int_equal(prepared_open(p->path, &p->want, &f, NULL), ERR_INVALID);
 }
 
+/* In a folder that many may write to, anybody can have put it there. */
+static void only_of_whom_the_model_is_of(void **state)
+{
+    struct place *p = *state;
+    prepared *f;
+    struct why w = {.text = ""};
+    if (geteuid() != 0)
+        skip(); /* files of others are made by root alone */
+    make(p);
+    assert_int_equal(chown(p->path, 12345, 12345), 0);
+    assert_int_equal(prepared_open(p->path, &p->want, &f, &w), ERR_INVALID);
+    assert_non_null(strstr(w.text, "somebody else"));
+    p->want.owner = 12345;
+    assert_int_equal(prepared_open(p->path, &p->want, &f, NULL), 0);
+    prepared_close(f);
+    p->want.owner = 0;
+    make(p); /* written anew over it */
+    assert_int_equal(prepared_open(p->path, &p->want, &f, NULL), 0);
+    prepared_close(f);
+}
+
 static void damage_is_removed_by_who_saw_it(void **state)
 {
     struct place *p = *state;
@@ -578,6 +599,7 @@ int main(void)
         TEST(another_one_is_not_taken),
         TEST(no_damage_goes_unseen),
         TEST(things_that_are_no_files),
+        TEST(only_of_whom_the_model_is_of),
         TEST(damage_is_removed_by_who_saw_it),
         TEST(many_prepare_once),
         TEST(a_killed_writer_leaves_nothing_for_good),

@@ -280,6 +280,9 @@ static void blocks_travel(void **state)
         assert_int_equal(engine_block_export(a.e, 0, bytes, n - 1), ERR_INVALID);
         assert_int_equal(engine_block_import(a.e, BLOCKS, bytes, n), ERR_INVALID);
         assert_int_equal(engine_block_import(a.e, 0, bytes, n - 1), ERR_INVALID);
+        assert_int_equal(engine_block_import(a.e, 0, bytes, n), 0);
+        memset(bytes, 0xff, n); /* NaN in every format */
+        assert_int_equal(engine_block_import(a.e, 0, bytes, n), ERR_INVALID);
         assert_int_equal(engine_block_copy(a.e, 0, BLOCKS, 1), ERR_INVALID);
         assert_int_equal(engine_block_copy(a.e, BLOCKS, 0, 1), ERR_INVALID);
         assert_int_equal(engine_block_copy(a.e, 0, 1, ENGINE_BLOCK_TOKENS + 1), ERR_INVALID);

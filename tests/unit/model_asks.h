@@ -46,12 +46,48 @@ UNUSED static void everything_back(struct world *w)
     assert_int_equal(l.running + l.queued, 0);
 }
 
-/* Everything at once, at random, against the answers of each request alone. */
+#define STORM 64
+
+struct storm {
+    uint64_t rnd;
+    struct gen_request rs[STORM];
+    size_t asked;
+    bool cancelled[STORM];
+};
+
+/* Something comes, or not: a request, a cancel, credit. */
+static void stir(struct world *w, void *ctx)
+{
+    struct storm *s = ctx;
+    uint64_t rnd = s->rnd = fake_mix(s->rnd, w->steps);
+    if (s->asked < STORM && rnd % 3 == 0) {
+        struct gen_request *r = &s->rs[s->asked++];
+        r->priority = (int)(rnd / 5 % 3) - 1;
+        r->n_choices = 1 + rnd / 23 % 3;
+        r->choices[1].index = 1;
+        r->choices[2].index = 2;
+        r->credit = 1 + rnd / 31 % 30;
+        r->sampling.want_logprob = rnd / 37 % 2;
+        r->stops[0] = SLICE_LIT("opq");
+        r->n_stops = rnd / 43 % 2;
+        assert_int_equal(world_ask(w, r, NULL), 0);
+    }
+    if (s->asked && rnd / 41 % 11 == 0) {
+        size_t i = rnd / 53 % s->asked;
+        if (!answer_of(w, s->rs[i].gateway, s->rs[i].request, 0)->done)
+            s->cancelled[i] = true;
+        sched_cancel(w->s, s->rs[i].gateway, s->rs[i].request);
+    }
+    for (size_t i = 0; i < s->asked && rnd / 61 % 3 == 0; i++)
+        sched_credit(w->s, s->rs[i].gateway, s->rs[i].request, rnd % 7);
+}
+
+/* Everything at once, at random, between steps and while one is computed, against the answers of
+ * each request alone. */
 UNUSED static void storm(uint64_t seed, uint32_t draft_max)
 {
-    uint64_t rnd = seed;
-    struct gen_request rs[64];
-    make_requests(rs, 64, seed % 2 ? 48 : 0);
+    struct storm s = {.rnd = seed};
+    make_requests(s.rs, STORM, seed % 2 ? 48 : 0);
     struct sched_config cfg = FAKE_CONFIG;
     cfg.n_blocks = 40;
     cfg.n_context = 39 * 16;
@@ -59,36 +95,16 @@ UNUSED static void storm(uint64_t seed, uint32_t draft_max)
     cfg.step_tokens = 12 + (uint32_t)seed * 9;
     cfg.draft_max = draft_max;
     struct world *w = world_new(&cfg);
-    size_t asked = 0;
-    bool cancelled[64] = {0};
-    while (asked < 64 || sched_open(w->s)) {
-        rnd = fake_mix(rnd, w->steps);
-        if (asked < 64 && rnd % 3 == 0) {
-            struct gen_request *r = &rs[asked++];
-            r->priority = (int)(rnd / 5 % 3) - 1;
-            r->n_choices = 1 + rnd / 23 % 3;
-            r->choices[1].index = 1;
-            r->choices[2].index = 2;
-            r->credit = 1 + rnd / 31 % 30;
-            r->sampling.want_logprob = rnd / 37 % 2;
-            r->stops[0] = SLICE_LIT("opq");
-            r->n_stops = rnd / 43 % 2;
-            assert_int_equal(world_ask(w, r, NULL), 0);
-        }
-        if (asked && rnd / 41 % 11 == 0) {
-            size_t i = rnd / 53 % asked;
-            if (!answer_of(w, rs[i].gateway, rs[i].request, 0)->done)
-                cancelled[i] = true;
-            sched_cancel(w->s, rs[i].gateway, rs[i].request);
-        }
-        for (size_t i = 0; i < asked && rnd / 61 % 3 == 0; i++)
-            sched_credit(w->s, rs[i].gateway, rs[i].request, rnd % 7);
+    w->meanwhile = stir;
+    w->meanwhile_ctx = &s;
+    while (s.asked < STORM || sched_open(w->s)) {
+        stir(w, &s);
         world_step(w);
     }
-    for (size_t i = 0; i < 64; i++) {
-        rs[i].credit = UINT64_MAX;
-        if (!cancelled[i])
-            all_alike(w, &rs[i], 1);
+    for (size_t i = 0; i < STORM; i++) {
+        s.rs[i].credit = UINT64_MAX;
+        if (!s.cancelled[i])
+            all_alike(w, &s.rs[i], 1);
     }
     everything_back(w);
     world_free(w);

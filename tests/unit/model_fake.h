@@ -33,6 +33,9 @@ struct world {
     sched *s;
     void (*compute)(struct world *w, struct sched_work *work);
     void *engine; /* compute's own */
+    void (*meanwhile)(struct world *w,
+                      void *ctx); /* what else happens while a step is computed; NULL: nothing */
+    void *meanwhile_ctx;
     struct sched_config cfg;
     uint64_t now;
     int32_t kv[FAKE_BLOCKS_MAX * ENGINE_BLOCK_TOKENS];
@@ -276,6 +279,8 @@ static bool world_step(struct world *w)
     sched_flush(w->s);
     if (!work)
         return false;
+    if (w->meanwhile)
+        w->meanwhile(w, w->meanwhile_ctx);
     w->compute(w, work);
     w->steps++;
     uint64_t took = w->step_us + w->row_us * work->step.n_rows;

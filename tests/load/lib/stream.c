@@ -57,6 +57,14 @@ void stream_clear(struct stream *s)
 
 /* ---- ends ---- */
 
+/* What a server says may be anything; this is for a terminal. */
+static void note_first(char *to, size_t cap, enum failure kind, slice why)
+{
+    snprintf(to, cap, "%s: %.*s", FAILURE_NAMES[kind], (int)(why.n < 200 ? why.n : 200), why.p);
+    for (; *to; to++)
+        *to = (unsigned char)*to < ' ' || *to == 127 ? ' ' : *to;
+}
+
 static void fail(struct stream *s, enum failure kind, slice why)
 {
     struct load_result *to = s->r->to;
@@ -65,8 +73,7 @@ static void fail(struct stream *s, enum failure kind, slice why)
     if (!s->slow) {
         to->failed[kind]++;
         if (!to->why[0])
-            snprintf(to->why, sizeof to->why, "%s: %.*s", FAILURE_NAMES[kind],
-                     (int)(why.n < 200 ? why.n : 200), why.p);
+            note_first(to->why, sizeof to->why, kind, why);
     }
     run_ended(s->r, s);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/json/json.h"
 #include "tests/load/lib/answer.h"
 
@@ -110,22 +111,36 @@ static int nobody(const struct target *t, struct why *w)
     return why_set(w, ERR_UNAVAILABLE, "url", "nobody listens at %.200s", t->host);
 }
 
+/* All of it has one time to be done in: a server may also go on saying something forever. */
+static bool ready(int fd, short events, uint64_t until_us)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    uint64_t now = clock_mono_us();
+    return now < until_us && poll(&p, 1, (int)((until_us - now) / 1000) + 1) == 1;
+}
+
+static int feed(struct answer *a, slice piece, struct why *w)
+{
+    struct why bad = {.text = "the connection ended before the answer"};
+    int err = piece.n ? answer_feed(a, piece, &bad) : answer_eof(a);
+    return err < 0 ? why_set(w, err, "url", "GET /v1/models: %s", bad.text) : 0;
+}
+
 static int exchange(const struct target *t, int fd, slice request, struct answer *a, struct why *w)
 {
     char piece[16384];
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
-    if (poll(&p, 1, MODELS_WAIT_MS) != 1 ||
+    uint64_t until_us = clock_mono_us() + (uint64_t)MODELS_WAIT_MS * 1000;
+    if (!ready(fd, POLLOUT, until_us) ||
         send(fd, request.p, request.n, MSG_NOSIGNAL) != (ssize_t)request.n)
         return nobody(t, w);
-    p.events = POLLIN;
     while (a->state != ANSWER_DONE) {
-        if (poll(&p, 1, MODELS_WAIT_MS) != 1)
+        if (!ready(fd, POLLIN, until_us))
             return why_set(w, ERR_TIMEOUT, "url", "GET /v1/models has no answer in %d ms",
                            MODELS_WAIT_MS);
         ssize_t n = read(fd, piece, sizeof piece);
         if (n < 0)
             return why_set(w, ERR_UNAVAILABLE, "url", "%s", strerror(errno));
-        int err = n ? answer_feed(a, (slice){piece, (size_t)n}, w) : answer_eof(a);
+        int err = feed(a, (slice){piece, (size_t)n}, w);
         if (err < 0)
             return err;
     }
@@ -138,7 +153,7 @@ static int first_model(slice body, buf *name, struct why *w)
     json_doc *d;
     int err = json_doc_parse(body, &LIMITS, &d, w);
     if (err < 0)
-        return err;
+        return why_set(w, err, "url", "GET /v1/models is not answered with JSON");
     slice id =
         json_str_or(json_get(json_at(json_get(json_doc_root(d), "data"), 0), "id"), (slice){0});
     buf_put_slice(name, id);
