@@ -576,7 +576,7 @@ static void an_engine_sees_damage_while_it_runs(void **state)
     engine_touch_piece(o.e, 0);
     assert_true(engine_check_piece(o.e, 0));
     int fd = open(p->path, O_RDWR);
-    uint8_t b;
+    uint8_t b = 0;
     assert_true(fd >= 0 && pread(fd, &b, 1, 100) == 1);
     b ^= 4;
     assert_int_equal(pwrite(fd, &b, 1, 100), 1);
