@@ -118,9 +118,9 @@ static struct work prefill_work(const struct bench *b)
     for (uint64_t at = 0; at < b->o->prompt; at++)
         attention += 2 * (double)engine_cost(b->e, (uint32_t)at + 1).attention_macs;
     const struct engine_cost *c = &b->out->cost;
-    double chunks = (double)((b->o->prompt + b->o->chunk - 1) / b->o->chunk);
+    uint64_t chunks = (b->o->prompt + b->o->chunk - 1) / b->o->chunk;
     return (struct work){.tokens = n,
-                         .weight_bytes = chunks * (double)c->weight_bytes,
+                         .weight_bytes = (double)chunks * (double)c->weight_bytes,
                          .int_ops = ops(c->ints, n, 1),
                          .float_ops = ops(c->floats, n, 1),
                          .attention_ops = attention};
@@ -192,7 +192,7 @@ static int time_decode(struct bench *b, uint32_t sequences, struct lap *best, st
 static int measure(struct bench *b, struct why *w)
 {
     const struct lap never = {1e30, 1e30};
-    struct lap prompt = never, steps[BENCH_BATCHES_MAX];
+    struct lap prompt = never, steps[BENCH_BATCHES_MAX] = {0};
     struct rusage usage;
     int e = time_prefill(b, &prompt, w);
     if (e >= 0)

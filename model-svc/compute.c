@@ -120,8 +120,9 @@ static struct sched_work *await(struct compute *c)
 /* Steps follow one another until there is nothing to compute. */
 static void compute_steps(struct compute *c, struct sched_work *work)
 {
+    struct why why;
     while (work && !atomic_load(&c->stopping)) {
-        struct why why = {.text = ""};
+        why = (struct why){.text = ""};
         uint64_t begun = clock_mono_us();
         int err = step(c, work, &why);
         work = c->ev.stepped(c->ev.ctx, err, &why, clock_mono_us() - begun);

@@ -7,30 +7,13 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/wire/links.h"
 #include "common/wire/pb.h"
 #include "engine/model/name.h"
 #include "model-svc/compute.h"
+#include "model-svc/gates.h"
 #include "model-svc/identity.h"
 #include "model-svc/reply.h"
 #include "proto/generate.pb-c.h"
-
-/* What a gateway's full socket holds back here, at most; one that does not read that long has lost
- * its requests. */
-#define PENDING_BYTES_MAX (32u << 20)
-#define PENDING_RETRY_US 2000
-
-/* A gateway while its link is up. */
-struct gate {
-    struct list pending; /* struct parcel: what its socket had no room for, in order */
-    size_t pending_bytes;
-};
-
-struct parcel {
-    struct list link;
-    struct wire_head head;
-    buf body;
-};
 
 struct model_serve {
     loop *l;
@@ -50,97 +33,20 @@ struct model_serve {
     atomic_bool told; /* the loop knows that there is something to send */
     int exit_code;    /* of a drain */
     void *prepare;
-    struct loop_timer deadline, drain, retry;
+    struct loop_timer deadline, drain;
+    struct gates gates;
     arena *scratch;
     buf body;
 };
 
 /* ---- sending ---- */
 
-static void forget_pending(struct gate *g)
-{
-    LIST_EACH(it, &g->pending)
-    {
-        struct parcel *p = CONTAINER_OF(it, struct parcel, link);
-        list_remove(it);
-        buf_clear(&p->body);
-        free(p);
-    }
-    g->pending_bytes = 0;
-}
-
-static int send_now(peer_link *k, const struct wire_head *h, slice body)
-{
-    struct wire_msg m = {.head = *h, .body = body};
-    return link_send(k, &m);
-}
-
-/* True when nothing is left waiting. */
-static bool send_pending(peer_link *k, struct gate *g)
-{
-    LIST_EACH(it, &g->pending)
-    {
-        struct parcel *p = CONTAINER_OF(it, struct parcel, link);
-        if (send_now(k, &p->head, buf_slice(&p->body)) == ERR_AGAIN)
-            return false;
-        g->pending_bytes -= p->body.n;
-        list_remove(it);
-        buf_clear(&p->body);
-        free(p);
-    }
-    return true;
-}
-
-static void on_retry(void *ctx)
+static void gateway_gone(void *ctx, uint64_t gateway)
 {
     model_serve *v = ctx;
-    bool all = true;
-    for (peer_link *k = links_next(v->ls, NULL); k; k = links_next(v->ls, k))
-        all &= send_pending(k, link_get(k));
-    if (!all)
-        loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
-}
-
-static void gateway_gone(model_serve *v, uint64_t gateway)
-{
     pthread_mutex_lock(&v->lock);
     sched_gateway_gone(v->s, gateway);
     pthread_mutex_unlock(&v->lock);
-}
-
-static void put_off(model_serve *v, peer_link *k, struct gate *g, const struct wire_head *h,
-                    slice body)
-{
-    if (g->pending_bytes + body.n > PENDING_BYTES_MAX) {
-        log_warn("a gateway does not read its answers: its requests end",
-                 LOG_STR("endpoint", link_endpoint(k)));
-        forget_pending(g);
-        gateway_gone(v, link_id(k));
-        return;
-    }
-    struct parcel *p = xcalloc(1, sizeof *p);
-    p->head = *h;
-    buf_put_slice(&p->body, body);
-    list_append(&g->pending, &p->link);
-    g->pending_bytes += body.n;
-    loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
-}
-
-/* Order is kept: while something waits for a gateway, what follows waits behind it. */
-static void send_to(model_serve *v, uint64_t gateway, const struct wire_head *h, slice body)
-{
-    peer_link *k = links_find(v->ls, gateway);
-    if (!k)
-        return;
-    struct gate *g = link_get(k);
-    int err = ERR_AGAIN;
-    if (send_pending(k, g))
-        err = send_now(k, h, body);
-    if (err == ERR_AGAIN)
-        put_off(v, k, g, h, body);
-    else if (err < 0)
-        log_warn("cannot send", LOG_STR("endpoint", link_endpoint(k)),
-                 LOG_STR("error", err_name(err)));
 }
 
 static void send_error(model_serve *v, uint64_t gateway, uint64_t request, uint32_t attempt,
@@ -149,7 +55,7 @@ static void send_error(model_serve *v, uint64_t gateway, uint64_t request, uint3
     reply_error(err, w, retry_ms, v->scratch, &v->body);
     struct wire_head h = {
         .version = WIRE_VERSION, .type = WIRE_ERROR, .request = request, .attempt = attempt};
-    send_to(v, gateway, &h, buf_slice(&v->body));
+    gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
 }
 
 static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, size_t n)
@@ -157,7 +63,7 @@ static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, 
     model_serve *v = ctx;
     reply_deltas(&v->words, d, n, v->scratch, &v->body);
     struct wire_head h = {.version = WIRE_VERSION, .type = WIRE_CHUNK, .flags = WIRE_MANY};
-    send_to(v, gateway, &h, buf_slice(&v->body));
+    gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
 }
 
 static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
@@ -166,7 +72,7 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     reply_done(d, &compute_info(v->c)->numerics, v->scratch, &v->body);
     struct wire_head h = {
         .version = WIRE_VERSION, .type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
-    send_to(v, gateway, &h, buf_slice(&v->body));
+    gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
               LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
@@ -333,20 +239,14 @@ static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
 static void on_up(void *ctx, peer_link *k)
 {
     model_serve *v = ctx;
-    struct gate *g = xcalloc(1, sizeof *g);
-    list_init(&g->pending);
-    link_set(k, g);
+    gates_up(k);
     links_beat(v->ls); /* everybody's share of the slots is another now */
 }
 
 static void on_down(void *ctx, peer_link *k, const char *reason UNUSED)
 {
     model_serve *v = ctx;
-    struct gate *g = link_get(k);
-    if (g)
-        forget_pending(g);
-    free(g);
-    link_set(k, NULL);
+    gates_down(k);
     gateway_gone(v, link_id(k));
     v->dirty = true;
 }
@@ -399,7 +299,9 @@ static int open_links(model_serve *v, struct why *w)
                                .down = on_down,
                                .msg = on_msg,
                                .heartbeat = on_heartbeat};
-    return links_new(v->b, v->l, &cfg, &v->ls, w);
+    err = links_new(v->b, v->l, &cfg, &v->ls, w);
+    v->gates.ls = v->ls;
+    return err;
 }
 
 /* What fits: the model's own context, what was configured, and the KV there is (one block is for a
@@ -511,7 +413,7 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
     v->scratch = arena_new(0);
     v->deadline = (struct loop_timer){.fn = on_deadline, .ctx = v};
     v->drain = (struct loop_timer){.fn = on_drain_over, .ctx = v};
-    v->retry = (struct loop_timer){.fn = on_retry, .ctx = v};
+    gates_init(&v->gates, l, gateway_gone, v);
     name_model(v);
     struct compute_config cfg = {.model = o->model,
                                  .engine = {.backend = o->backend,
@@ -553,13 +455,7 @@ void model_serve_free(model_serve *v)
         loop_prepare_del(v->l, v->prepare);
     loop_timer_cancel(v->l, &v->deadline);
     loop_timer_cancel(v->l, &v->drain);
-    loop_timer_cancel(v->l, &v->retry);
-    for (peer_link *k = v->ls ? links_next(v->ls, NULL) : NULL; k; k = links_next(v->ls, k)) {
-        struct gate *g = link_get(k);
-        forget_pending(g);
-        free(g);
-        link_set(k, NULL);
-    }
+    gates_clear(&v->gates);
     if (v->ls)
         links_free(v->ls);
     if (v->b)

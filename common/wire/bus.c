@@ -29,7 +29,6 @@
 /* One socket's share of a wake: the loop's other work waits behind it. */
 #define DRAIN_MESSAGES 256
 #define DRAIN_BYTES ((size_t)8 << 20)
-#define ROUTING_ID_MAX 255
 #define PARTS_MAX (3 + WIRE_FRAMES_MAX) /* routing id, header, body, bulk frames */
 #define ENDPOINT_MAX 300
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"

@@ -19,7 +19,6 @@ struct hub_peer {
     struct session other;
     const char *gone; /* why it will be taken down; NULL: it is up */
     bool leaving;     /* said BYE "drain" */
-    void *user;
 };
 
 struct hub {
@@ -365,21 +364,6 @@ const Nunchi__Ready *hub_peer_ready(const hub_peer *p)
 const Nunchi__Heartbeat *hub_peer_heartbeat(const hub_peer *p)
 {
     return &p->other.beat;
-}
-
-uint64_t hub_peer_heard_us(const hub_peer *p)
-{
-    return p->other.heard_us;
-}
-
-void hub_peer_set(hub_peer *p, void *user)
-{
-    p->user = user;
-}
-
-void *hub_peer_get(const hub_peer *p)
-{
-    return p->user;
 }
 
 int hub_send(hub *h, hub_peer *p, const struct wire_msg *m)

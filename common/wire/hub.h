@@ -37,9 +37,6 @@ uint64_t hub_peer_id(const hub_peer *p); /* unique in this process, never reused
 hub_peer *hub_find(hub *h, uint64_t id); /* NULL when gone */
 const Nunchi__Ready *hub_peer_ready(const hub_peer *p);
 const Nunchi__Heartbeat *hub_peer_heartbeat(const hub_peer *p); /* zeros before the first */
-uint64_t hub_peer_heard_us(const hub_peer *p);
-void hub_peer_set(hub_peer *p, void *user); /* the service's own data */
-void *hub_peer_get(const hub_peer *p);
 
 /* As bus_send. ERR_UNAVAILABLE means the peer is gone: `down` follows soon (not inside this call). */
 int hub_send(hub *h, hub_peer *p, const struct wire_msg *m) MUST_USE;

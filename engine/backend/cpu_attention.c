@@ -296,6 +296,7 @@ void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id k
     choose_rows(&j);
     make_tiles(&j);
     cut_tiles(&j);
+    CHECK(j.n_items > 0); /* a step has rows */
     if (!j.whole)
         cpu_rows(c, place_rows, &j, (uint32_t)c->step->n_rows, (size_t)(op->n_head + 2 * op->n_kv_head) * op->head_dim * 2);
     j.per_part = not_worth_waking(&j) ? j.n_items : j.n_items / POOL_PARTS_MAX + 1;

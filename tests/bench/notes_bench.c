@@ -83,7 +83,7 @@ static const char *const QUESTIONS[] = {
     "List the chapters of the video.",
     "What is said between 01:35 and 02:30?",
 };
-#define N ARRAY_LEN(QUESTIONS)
+enum { N = ARRAY_LEN(QUESTIONS) };
 #define GEN_MAX 512
 #define STEP_TOKENS 512
 
@@ -301,7 +301,7 @@ static double speed(const struct run *r, bool together, size_t only)
     }
     if (together)
         return tokens * 1e6 / (double)r->busy_us;
-    return only == N ? sum / N : sum;
+    return only == N ? sum / (double)N : sum;
 }
 
 static void check_same(const struct run *x, const struct run *y)
@@ -339,7 +339,7 @@ static void measure(struct bench *b, bool together, buf *out)
             best_on = on;
     }
     for (size_t i = 0; i < N && !together; i++)
-        ratio += speed(&best_on, false, i) / speed(&best_off, false, i) / N;
+        ratio += speed(&best_on, false, i) / speed(&best_off, false, i) / (double)N;
     if (together)
         ratio = speed(&best_on, true, N) / speed(&best_off, true, N);
     if (b->o.show && !together)

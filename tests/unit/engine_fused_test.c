@@ -225,7 +225,7 @@ static void every_way_gives_the_same_bits(void **state)
                 engine *e = engine_of(&t, "cpu", ISAS[isa], threads);
                 for (size_t c = 0; e && c < ARRAY_LEN(CHUNKS); c++) {
                     run(e, CHUNKS[c], first ? want : got);
-                    if (!first && memcmp(want, got, sizeof want) != 0)
+                    if (!first && memcmp((const void *)want, (const void *)got, sizeof want) != 0)
                         fail_msg("%s of type %u, %s, %d threads, chunks of %zu: other bits", KINDS[k].family, KINDS[k].type,
                                  ISAS[isa] ? ISAS[isa] : "best", threads, CHUNKS[c]);
                     first = false;

@@ -517,16 +517,24 @@ static const char *same_logits(struct place *p, enum engine_prepare prepare, con
     return told;
 }
 
+/* Of a new model, whose weights are packed in memory. */
+static void unprepared_logits(struct place *p, float want[24])
+{
+    struct opened o;
+    struct why w = {.text = ""};
+    write_model(p->model, 0);
+    assert_int_equal(open_engine(p->model, ENGINE_PREPARE_NEVER, &o, &w), 0);
+    memcpy(want, o.logits, sizeof o.logits);
+    close_engine(&o);
+}
+
 static void an_engine_prepares_and_then_maps(void **state)
 {
     struct place *p = *state;
     struct opened o;
     struct why w = {.text = ""};
-    write_model(p->model, 0);
-    assert_int_equal(open_engine(p->model, ENGINE_PREPARE_NEVER, &o, &w), 0);
     float want[24];
-    memcpy(want, o.logits, sizeof want);
-    close_engine(&o);
+    unprepared_logits(p, want);
     assert_false(is_here(p->path));
     assert_string_equal(same_logits(p, ENGINE_PREPARE_AUTO, want, true), "prepare");
     assert_string_equal(same_logits(p, ENGINE_PREPARE_AUTO, want, true), "load");
@@ -549,11 +557,8 @@ static void an_engine_without_room(void **state)
     struct place *p = *state;
     struct opened o;
     struct why w = {.text = ""};
-    write_model(p->model, 0);
-    assert_int_equal(open_engine(p->model, ENGINE_PREPARE_NEVER, &o, &w), 0);
     float want[24];
-    memcpy(want, o.logits, sizeof want);
-    close_engine(&o);
+    unprepared_logits(p, want);
     block_beside(p);
     write_bytes(p->home, "", 0);
     assert_string_equal(same_logits(p, ENGINE_PREPARE_AUTO, want, false), "pack");
@@ -571,7 +576,7 @@ static void an_engine_sees_damage_while_it_runs(void **state)
     engine_touch_piece(o.e, 0);
     assert_true(engine_check_piece(o.e, 0));
     int fd = open(p->path, O_RDWR);
-    uint8_t b;
+    uint8_t b = 0;
     assert_true(fd >= 0 && pread(fd, &b, 1, 100) == 1);
     b ^= 4;
     assert_int_equal(pwrite(fd, &b, 1, 100), 1);

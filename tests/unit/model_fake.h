@@ -9,7 +9,6 @@
 
 #define FAKE_VOCAB 64
 #define FAKE_END 0
-#define FAKE_CONTROL 1
 #define FAKE_BLOCKS_MAX 4096
 #define ANSWERS_MAX 512
 #define FAKE_IDS_MAX 512
