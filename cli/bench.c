@@ -292,6 +292,7 @@ static void describe(struct bench *b)
     snprintf(r->isa, sizeof r->isa, "%s", i->isa);
     r->threads = i->threads;
     r->prepared = i->prepared_path != NULL;
+    snprintf(r->in_memory_why, sizeof r->in_memory_why, "%s", i->in_memory_why);
     r->cost = engine_cost(b->e, (uint32_t)(b->o->context + b->o->gen / 2) + 1);
     b->n_vocab = i->n_vocab;
 }

@@ -39,7 +39,8 @@ struct bench_result {
     } types[BENCH_TYPES_MAX]; /* of the file's tensors, most first */
     size_t n_types;
     int threads;
-    bool prepared; /* the weights are mapped from a prepared file */
+    bool prepared;                    /* the weights are mapped from a prepared file */
+    char in_memory_why[WHY_TEXT_MAX]; /* "" or why not */
     double load_s;
     struct engine_limits limits;
     struct engine_cost cost; /* of one token, in the middle of decoding */

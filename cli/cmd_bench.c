@@ -1,6 +1,5 @@
 #include <getopt.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "cli/bench.h"
 #include "cli/cli.h"
@@ -9,7 +8,6 @@
 #include "common/base/json_out.h"
 
 #define DEFAULT_MODEL "smollm2"
-#define THREADS_MAX 256 /* of the engine's pool */
 #define REPEAT_MAX 1000 /* a benchmark that runs for days is a mistake */
 
 static const char USAGE[] =
@@ -24,7 +22,7 @@ static const char USAGE[] =
     "  --threads N         default: all that this process may use\n"
     "  --prompt N          tokens of the prompt whose prefill is timed (default 512)\n"
     "  --gen N             tokens that each sequence decodes (default 32)\n"
-    "  --batch N[,N...]    sequences decoded together (default 1,4,16)\n"
+    "  --batch N[,N...]    sequences decoded together, up to 16 numbers (default 1,4,16)\n"
     "  --context N         tokens that each sequence has before it decodes (default 64)\n"
     "  --repeat N          default 3\n"
     "  --chunk N           most rows of a prefill step (default 512)\n"
@@ -39,7 +37,7 @@ static const struct number_option {
     size_t offset;
     uint64_t least, most;
 } NUMBERS[] = {
-    {"threads", offsetof(struct bench_options, threads), 1, THREADS_MAX},
+    {"threads", offsetof(struct bench_options, threads), 1, ENGINE_THREADS_MAX},
     {"prompt", offsetof(struct bench_options, prompt), 1, ENGINE_CONTEXT_MAX},
     {"gen", offsetof(struct bench_options, gen), 1, ENGINE_CONTEXT_MAX},
     {"context", offsetof(struct bench_options, context), 1, ENGINE_CONTEXT_MAX},
@@ -228,13 +226,12 @@ static void print_rate(const char *what, const struct bench_rate *r, const struc
 
 static void print_limits(const struct engine_limits *l)
 {
-    printf("machine   reads %.1f GB/s", l->read_bytes * 1e-9);
+    printf("machine   with as many threads: reads %.1f GB/s", l->read_bytes * 1e-9);
     if (l->int8_ops > 0)
-        printf("; at most %.0f GOP/s of int8 dot products and %.0f GFLOP/s of float32",
+        printf("; at most %.0f GOP/s of int8 dot products and %.0f GFLOP/s of float32\n",
                l->int8_ops * 1e-9, l->float_ops * 1e-9);
     else
-        printf("; no peak is known for portable C");
-    puts(", with as many threads");
+        puts("; no peak is known for portable C");
 }
 
 static void print_table(const struct bench_options *o, const struct bench_result *r)
@@ -246,6 +243,8 @@ static void print_table(const struct bench_options *o, const struct bench_result
            r->threads, r->threads == 1 ? "" : "s", r->load_s,
            r->prepared ? "mapped as prepared" : "packed in memory",
            (double)r->peak_rss_bytes / 1e6);
+    if (r->in_memory_why[0])
+        printf("          prepared weights: %s\n", r->in_memory_why);
     print_limits(&r->limits);
     printf("\n%-22s %9s %9s %9s %9s %9s %9s\n", "", "tokens/s", "GOP/s", "of peak", "GB/s",
            "of reads", "of limit");
@@ -270,22 +269,6 @@ static void say(void *ctx, const char *what, int permille)
         progress_show(ctx, what, permille);
 }
 
-/* NULL after it has said why. */
-static char *find_model(const char *name)
-{
-    const struct known_model *m = known_model_find(name);
-    char *path = m ? known_model_path(m) : slice_dup(slice_str(name));
-    if (access(path, R_OK) == 0)
-        return path;
-    if (m)
-        cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name);
-    else
-        cli_fail("'%.200s' is neither a file nor a name; the names are in: nunchi model list",
-                 name);
-    free(path);
-    return NULL;
-}
-
 int cmd_bench(int argc, char **argv)
 {
     struct bench_options o = {.model = DEFAULT_MODEL,
@@ -301,13 +284,13 @@ int cmd_bench(int argc, char **argv)
     int stop = parse(argc, argv, &o, &json);
     if (stop)
         return stop < 0 ? CLI_OK : stop;
-    char *path = find_model(o.model);
-    if (!path)
-        return CLI_FAILED;
+    struct why w = {0};
+    char *path = NULL;
+    if (model_path(o.model, &path, &w) < 0)
+        return cli_fail("%s", w.text);
     o.model = path;
     struct progress progress = {.last = -1};
     struct bench_result *r = xcalloc(1, sizeof *r);
-    struct why w = {0};
     int e = bench_run(&o, say, &progress, r, &w);
     progress_end(&progress);
     if (e >= 0 && json)

@@ -3,7 +3,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/fetch.h"
@@ -148,37 +147,24 @@ static void print_tensors(const model_file *f)
     }
 }
 
-/* The file of a model that is here; the caller frees it. NULL: said why not. */
-static char *find(const char *name)
-{
-    const struct known_model *m = known_model_find(name);
-    char *path = m ? known_model_path(m) : slice_dup(slice_str(name));
-    if (access(path, F_OK) == 0)
-        return path;
-    free(path);
-    if (m)
-        cli_fail("%s is not here yet; get it with: nunchi model fetch %s", name, name);
-    else
-        cli_fail("'%.200s' is neither a file nor a name; the names are in: nunchi model list",
-                 name);
-    return NULL;
-}
-
 static int prepare(const char *name)
 {
-    char *path = find(name);
-    int code = path ? prepare_model(path, name) : CLI_FAILED;
+    struct why w;
+    char *path = NULL;
+    if (model_path(name, &path, &w) < 0)
+        return cli_fail("%s", w.text);
+    int code = prepare_model(path, name);
     free(path);
     return code;
 }
 
 static int show(const char *name, bool tensors)
 {
-    char *path = find(name);
-    if (!path)
-        return CLI_FAILED;
-    model_file *f = NULL;
     struct why w;
+    char *path = NULL;
+    model_file *f = NULL;
+    if (model_path(name, &path, &w) < 0)
+        return cli_fail("%s", w.text);
     int e = model_file_open(path, &f, &w);
     free(path);
     if (e < 0)

@@ -19,7 +19,6 @@
 #define DEFAULT_MODEL "smollm2"
 #define READY_TIMEOUT_S 180
 #define TIMEOUT_MAX_S 86400
-#define THREADS_MAX 1024
 
 static const char USAGE[] =
     "usage: nunchi up [OPTIONS]\n"
@@ -38,8 +37,9 @@ static const char USAGE[] =
     "  --threads N         of each model worker (default: this machine's, divided by the workers)\n"
     "  --timeout S         how long to wait for readiness (default 180)\n"
     "\n"
+    "Every other option of a service is an environment variable, as its --help says: "
+    "NUNCHI_KV_TYPE=int8 nunchi up\n"
     "State, logs and models are below NUNCHI_HOME (default: nunchi/ in your cache folder).\n";
-
 
 static bool one_of(const char *given, const char *const words[])
 {
@@ -92,8 +92,8 @@ static int parse(int argc, char **argv, struct up_options *o)
         return cli_usage(USAGE, "--workers takes 1 to %d", CLUSTER_WORKERS_MAX);
     if (o->port > 65535)
         return cli_usage(USAGE, "--port takes 0 to 65535");
-    if (o->threads > THREADS_MAX)
-        return cli_usage(USAGE, "--threads takes 0 to %d", THREADS_MAX);
+    if (o->threads > ENGINE_THREADS_MAX)
+        return cli_usage(USAGE, "--threads takes 0 to %d", ENGINE_THREADS_MAX);
     if (o->timeout_s < 1 || o->timeout_s > TIMEOUT_MAX_S)
         return cli_usage(USAGE, "--timeout takes 1 to %d", TIMEOUT_MAX_S);
     if (o->backend && !one_of(o->backend, (const char *const[]){"cpu", "reference", NULL}))
@@ -187,7 +187,8 @@ static int give_up(struct cluster *c, pid_t supervisor)
     return CLI_FAILED;
 }
 
-/* Forks the supervisor, which holds the lock from then on, and waits until its cluster can serve. */
+/* Forks the supervisor, which holds the lock from then on, and waits until its cluster can serve.
+ */
 static int launch(const struct up_options *o, struct plan *p, int lock)
 {
     off_t log_from = up_log_size("logs/model-1.log");

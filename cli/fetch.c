@@ -66,6 +66,25 @@ char *known_model_path(const struct known_model *m)
     return home_path(name);
 }
 
+int model_path(const char *given, char **out, struct why *w)
+{
+    const struct known_model *m = known_model_find(given);
+    *out = m ? known_model_path(m) : slice_dup(slice_str(given));
+    if (access(*out, R_OK) == 0)
+        return 0;
+    int e = errno;
+    free(*out);
+    *out = NULL;
+    if (e != ENOENT)
+        return why_set(w, err_from_errno(e), "", "%.200s: %s", given, strerror(e));
+    if (m)
+        return why_set(w, ERR_NOT_FOUND, "",
+                       "%s is not here yet; get it with: nunchi model fetch %s", given, given);
+    return why_set(w, ERR_NOT_FOUND, "",
+                   "'%.200s' is neither a file nor a name; the names are in: nunchi model list",
+                   given);
+}
+
 static uint64_t file_bytes(const char *path)
 {
     struct stat st;

@@ -28,6 +28,9 @@ extern const size_t KNOWN_MODELS_N;
 const struct known_model *known_model_find(const char *name); /* NULL */
 /* Path the model has, or would have, in the home. The caller frees. */
 char *known_model_path(const struct known_model *m);
+/* The file of a model that is here: of a known name, or the file `given` itself. The caller frees.
+ */
+int model_path(const char *given, char **out, struct why *w) MUST_USE;
 /* Fetches unless it is there. Shows progress on stderr. Two at once: the second waits for the
  * first. */
 int known_model_fetch(const struct known_model *m, struct why *w) MUST_USE;

@@ -11,7 +11,6 @@
 #include "engine/prepared.h"
 
 #define ROWS_DEFAULT 512
-#define THREADS_MAX 256
 #define KV_BLOCKS_MAX (1u << 24)
 
 struct engine {
@@ -153,13 +152,19 @@ static void hash_progress(void *ctx, int permille)
 
 static int check_config(const struct engine_config *cfg, struct why *w)
 {
-    if (cfg->threads < 0 || cfg->threads > THREADS_MAX)
+    if (cfg->threads < 0 || cfg->threads > ENGINE_THREADS_MAX)
         return why_set(w, ERR_INVALID, "threads", "%d threads; 1 to %d are possible", cfg->threads,
-                       THREADS_MAX);
+                       ENGINE_THREADS_MAX);
     if (cfg->rows_max > ENGINE_ROWS_MAX)
         return why_set(w, ERR_INVALID, "rows", "%u rows in a step; at most %d", cfg->rows_max,
                        ENGINE_ROWS_MAX);
     return 0;
+}
+
+static int threads_here(void)
+{
+    int n = thread_cpus();
+    return n < ENGINE_THREADS_MAX ? n : ENGINE_THREADS_MAX;
 }
 
 /* What was made of a model may be read by whoever may read the model. */
@@ -193,7 +198,7 @@ int engine_open(model_file *f, const struct engine_config *cfg, engine **out, st
     engine *e = xcalloc(1, sizeof *e);
     struct hashing hashing = {cfg};
     uint32_t n_blocks = 0;
-    int threads = cfg->threads ? cfg->threads : thread_cpus();
+    int threads = cfg->threads ? cfg->threads : threads_here();
     e->rows_max = cfg->rows_max ? cfg->rows_max : ROWS_DEFAULT;
     enum kv_type kv_type;
     err = read_kv_type(cfg, &kv_type, w);

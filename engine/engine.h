@@ -20,6 +20,7 @@
 #define ENGINE_ROWS_MAX 4096      /* rows of one step */
 #define ENGINE_VOCAB_MAX 1048576  /* entries; the largest known vocabulary is 262144 */
 #define ENGINE_CONTEXT_MAX 1048576
+#define ENGINE_THREADS_MAX 256
 
 /* ---- model files: GGUF, mapped read-only, every size and offset checked against the file ------------------- */
 
@@ -104,7 +105,7 @@ enum engine_prepare {
 
 struct engine_config {
     const char *backend; /* "cpu" (default) or "reference" (float32 on OpenBLAS: slow, the tests' oracle) */
-    int threads;         /* 0: thread_cpus() */
+    int threads;         /* 0: thread_cpus(), and ENGINE_THREADS_MAX at most */
     const char *isa;     /* NULL: the best there is; else "avx512", "avx2", "portable" (an error if the CPU lacks it) */
     uint32_t kv_blocks;  /* 0: as many as kv_bytes allows */
     uint64_t kv_bytes;   /* memory for KV; 0 with kv_blocks 0: enough for one full context */

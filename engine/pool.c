@@ -182,9 +182,9 @@ static int start_member(struct member *m)
 int pool_new(int n_threads, pool **out, struct why *w)
 {
     *out = NULL;
-    if (n_threads < 1 || n_threads > POOL_THREADS_MAX)
+    if (n_threads < 1 || n_threads > ENGINE_THREADS_MAX)
         return why_set(w, ERR_INVALID, "threads", "%d threads; 1 to %d are possible", n_threads,
-                       POOL_THREADS_MAX);
+                       ENGINE_THREADS_MAX);
     size_t bytes = sizeof(pool) + (size_t)n_threads * sizeof(struct member);
     pool *p = aligned_alloc(CACHE_LINE, (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
     if (!p)

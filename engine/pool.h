@@ -8,16 +8,15 @@
 
 #include <stddef.h>
 
-#include "common/base/err.h"
+#include "engine/engine.h"
 
-#define POOL_THREADS_MAX 256
 #define POOL_PARTS_MAX 65535 /* of one run: two 16-bit halves share a word with the run's number */
 
 typedef struct pool pool;
 /* `thread` is below the pool's size: an index for scratch memory. */
 typedef void (*pool_fn)(void *ctx, size_t part, int thread);
 
-int pool_new(int n_threads, pool **out, struct why *w) MUST_USE; /* 1..POOL_THREADS_MAX, else ERR_INVALID */
+int pool_new(int n_threads, pool **out, struct why *w) MUST_USE; /* 1..ENGINE_THREADS_MAX, else ERR_INVALID */
 void pool_free(pool *p);                                         /* NULL is allowed; joins the threads */
 int pool_size(const pool *p);
 /* Runs fn(ctx, 0 .. n_parts-1, thread) and returns when all parts are done. One caller at a time; fn must not call it. */

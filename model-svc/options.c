@@ -21,7 +21,7 @@ static const struct opt OPTIONS[] = {
     CONFIG_GROUP("Computing"),
     OPT(backend, "backend", OPT_STR, "cpu", 0, 16,
         "cpu, or reference (float32 on OpenBLAS: slow, an oracle for tests)"),
-    OPT(threads, "threads", OPT_INT, "0", 0, 1024,
+    OPT(threads, "threads", OPT_INT, "0", 0, ENGINE_THREADS_MAX,
         "threads that compute; 0: as many CPUs as this process may use"),
     OPT(isa, "isa", OPT_STR, NULL, 0, 16,
         "avx512, avx2 or portable; default: the best this CPU has"),

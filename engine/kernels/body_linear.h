@@ -3,9 +3,9 @@
 #include "engine/kernels/kernels.h"
 
 #define PARTS (PANEL_ROWS / LANES)
-/* Bytes ahead of the quants, across panels: enough for memory to answer while many rows multiply, little enough to stay
- * in the first cache. */
-#define PREFETCH_AHEAD 6144
+/* Bytes ahead of the quants, across panels: with less, memory is not kept busy; with more, what was fetched falls out of
+ * the first cache again. */
+#define PREFETCH_AHEAD (20 << 10)
 
 struct scales {
     vf d, d2, m; /* d2: second half of a Q6_K block */

@@ -25,7 +25,7 @@ def test_mistakes_are_explained(cluster):
     assert "quotes" in cluster.nunchi("ask", "two", "questions").stderr
     done = cluster.nunchi("ask", "--video", "/nowhere.mp4", "What?")
     assert done.returncode == 1 and "/nowhere.mp4" in done.stderr
-    for command in (("up", "--fly"), ("up", "--workers", "many"), ("up", "--backend", "gpu"), ("logs", "-n", "0"), ("ask", ""),
+    for command in (("up", "--fly"), ("up", "--workers", "many"), ("up", "--backend", "gpu"), ("up", "--threads", 257), ("logs", "-n", "0"), ("ask", ""),
                     ("model",), ("model", "eat"), ("down", "now"), ("status", "now")):
         done = cluster.nunchi(*command)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 3, (command, done.stderr)
@@ -92,6 +92,32 @@ def test_interrupted_up_leaves_nothing(tmp_path):
     assert p.returncode == 1 and "interrupted" in text, text
     assert c.nunchi("status").returncode == 1
     assert c.nunchi("down").stdout == "no cluster runs here\n"
+
+
+def test_up_returns_when_videos_can_be_asked_about_too(own_cluster):
+    assert json.loads(own_cluster().get("/readyz")[2])["missing"] == []
+
+
+def test_without_a_video_service_text_is_served_and_up_says_so(tmp_path):
+    c = Cluster(tmp_path / "home")
+    c.env["NUNCHI_DECODER"] = "/bin/false"
+    try:
+        done = c.nunchi(*c.args)
+        assert done.returncode == 0 and "nunchi logs video" in done.stderr, done.stderr
+        assert c.nunchi("ask", "Hi").returncode == 0
+    finally:
+        assert c.nunchi("down").returncode == 0
+
+
+def test_options_of_services_come_from_the_environment(tmp_path):
+    c = Cluster(tmp_path / "home")
+    c.env.update(NUNCHI_KV_TYPE="int8", NUNCHI_DRAFT_MAX="0")
+    try:
+        assert c.nunchi(*c.args).returncode == 0
+        log = (c.home / "logs" / "model-1.log").read_text()
+        assert '"kv-type":"int8"' in log and '"draft-max":"0"' in log
+    finally:
+        assert c.nunchi("down").returncode == 0
 
 
 def test_ask(cluster):

@@ -103,13 +103,18 @@ def test_nobody_listens():
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
     got = load(url, "--model-name", "any", "--streams", 3, "--requests", 7, code=1)
     assert got["requests"]["failed"]["connect"] == 7
-    assert "url" in load(url, code=2)
+    assert f"nobody listens at {url[7:]}" in load(url, code=2)
 
 
 def test_a_run_ends_by_itself():
     with socket.create_server(("127.0.0.1", 0)) as s:  # takes connections, answers nothing
         got = load(f"http://127.0.0.1:{s.getsockname()[1]}", "--model-name", "any", "--streams", 2, "--timeout", "200ms", code=1)
     assert got["requests"]["failed"]["timeout"] == 2
+
+
+def test_a_mistaken_header_is_refused():
+    for header in ("Cache-Control", ":x"):
+        assert "--header takes 'Name: value'" in load("http://127.0.0.1:9", "--header", header, code=2)
 
 
 @pytest.mark.parametrize("says, answer", [

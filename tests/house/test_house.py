@@ -21,7 +21,7 @@ OWNERS = {
     r"(tesseract|leptonica)/": ["video-svc/decode/ocr"],
     r"jpeglib": ["video-svc/decode/jpeg"],
     r"seccomp": ["video-svc/decode/sandbox"],
-    r"cblas": ["engine/backend/reference", "engine/dense"],
+    r"cblas": ["engine/backend/reference"],
     r"pcre2": ["tokenizer-svc/pretok"],
     r"utf8proc": ["tokenizer-svc/pretok"],
     r"curl/": ["cli/http"],

@@ -100,7 +100,7 @@ static void sizes_out_of_range_are_refused(void **state)
     struct why w;
     assert_int_equal(pool_new(0, &p, &w), ERR_INVALID);
     assert_null(p);
-    assert_int_equal(pool_new(POOL_THREADS_MAX + 1, &p, &w), ERR_INVALID);
+    assert_int_equal(pool_new(ENGINE_THREADS_MAX + 1, &p, &w), ERR_INVALID);
     assert_string_equal(w.field, "threads");
     pool_free(NULL);
 }

@@ -36,10 +36,11 @@ static void test_refused(void **state)
 {
     (void)state;
     static const char *const bad[][2] = {
-        {"--backend", "cuda"},     {"--batch", "600"},       {"--step-tokens", "8"},
-        {"--step-tokens", "5000"}, {"--slots", "0"},         {"--queue-max", "0"},
-        {"--threads", "-1"},       {"--context", "2000000"}, {"--step-ms", "0"},
-        {"--log-level", "loud"},   {"--model", ""},         {"--kv-type", "fp8"},
+        {"--backend", "cuda"},     {"--batch", "600"},      {"--step-tokens", "8"},
+        {"--step-tokens", "5000"}, {"--slots", "0"},        {"--queue-max", "0"},
+        {"--threads", "-1"},       {"--threads", "257"},    {"--context", "2000000"},
+        {"--step-ms", "0"},        {"--log-level", "loud"}, {"--model", ""},
+        {"--kv-type", "fp8"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct model_options o;

@@ -24,7 +24,7 @@ static const struct opt ROWS[] = {
         "--streams"),
     ROW(requests, "requests", OPT_INT, "0", 0, LOAD_REQUESTS_MAX,
         "how many in all; 0: one for each stream"),
-    ROW(seconds_ms, "seconds", OPT_MS, "10m", 1, 3600000, "after that no request is begun"),
+    ROW(duration_ms, "duration", OPT_MS, "10m", 1, 3600000, "after that no request is begun"),
     ROW(timeout_ms, "timeout", OPT_MS, "10m", 1, 7200000,
         "after that the run ends; what is open then counts as failed"),
     ROW(slow, "slow", OPT_INT, "0", 0, LOAD_STREAMS_MAX,
@@ -61,6 +61,9 @@ static int check(const void *cfg, struct why *w)
     if (o->slow >= o->streams && o->slow > 0)
         return why_set(w, ERR_INVALID, "slow", "%lld of %lld streams are slow: none is measured",
                        (long long)o->slow, (long long)o->streams);
+    if (o->header && (!strchr(o->header, ':') || o->header[0] == ':'))
+        return why_set(w, ERR_INVALID, "header", "--header takes 'Name: value', not '%.40s'",
+                       o->header);
     if (o->rate > 0 && o->requests == 0)
         return why_set(w, ERR_INVALID, "requests", "--rate needs --requests");
     return 0;

@@ -13,7 +13,7 @@
 struct load_options {
     char *url, *model, *key, *header;
     bool any_host;
-    int64_t streams, requests, seconds_ms, timeout_ms;
+    int64_t streams, requests, duration_ms, timeout_ms;
     double rate;
     int64_t slow, slow_tokens;
 

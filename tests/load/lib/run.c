@@ -110,7 +110,7 @@ static void start(struct run *r)
     r->arrival = (struct loop_timer){.fn = on_arrival, .ctx = r};
     r->timeout = (struct loop_timer){.fn = on_timeout, .ctx = r};
     r->start_us = r->end_us = clock_mono_us();
-    r->stop_us = r->start_us + (uint64_t)o->seconds_ms * 1000;
+    r->stop_us = r->start_us + (uint64_t)o->duration_ms * 1000;
     loop_timer_in(r->l, &r->timeout, (uint64_t)o->timeout_ms * 1000);
 }
 

@@ -106,6 +106,11 @@ void target_head(const struct target *t, const char *method, const char *path, s
 
 /* ---- which model ---- */
 
+static int nobody(const struct target *t, struct why *w)
+{
+    return why_set(w, ERR_UNAVAILABLE, "url", "nobody listens at %.200s", t->host);
+}
+
 /* All of it has one time to be done in: a server may also go on saying something forever. */
 static bool ready(int fd, short events, uint64_t until_us)
 {
@@ -121,13 +126,13 @@ static int feed(struct answer *a, slice piece, struct why *w)
     return err < 0 ? why_set(w, err, "url", "GET /v1/models: %s", bad.text) : 0;
 }
 
-static int exchange(int fd, slice request, struct answer *a, struct why *w)
+static int exchange(const struct target *t, int fd, slice request, struct answer *a, struct why *w)
 {
     char piece[16384];
     uint64_t until_us = clock_mono_us() + (uint64_t)MODELS_WAIT_MS * 1000;
     if (!ready(fd, POLLOUT, until_us) ||
         send(fd, request.p, request.n, MSG_NOSIGNAL) != (ssize_t)request.n)
-        return why_set(w, ERR_UNAVAILABLE, "url", "nobody listens there");
+        return nobody(t, w);
     while (a->state != ANSWER_DONE) {
         if (!ready(fd, POLLIN, until_us))
             return why_set(w, ERR_TIMEOUT, "url", "GET /v1/models has no answer in %d ms",
@@ -164,9 +169,9 @@ int target_model(const struct target *t, buf *name, struct why *w)
     target_head(t, "GET", "/v1/models", 0, &request);
     int fd = target_connect(t, false), err = fd;
     if (fd < 0)
-        why_set(w, fd, "url", "nobody listens there");
+        nobody(t, w);
     else
-        err = exchange(fd, buf_slice(&request), &a, w);
+        err = exchange(t, fd, buf_slice(&request), &a, w);
     if (err == 0 && a.status != 200)
         err = why_set(w, ERR_UNAVAILABLE, "url", "GET /v1/models is answered with %d", a.status);
     if (err == 0)
