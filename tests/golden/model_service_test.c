@@ -300,6 +300,72 @@ static void test_sixteen_at_once_as_alone(void **state UNUSED)
     house_close();
 }
 
+static void give_credit(uint64_t id, uint64_t amount)
+{
+    Nunchi__Credit c;
+    nunchi__credit__init(&c);
+    c.amount = amount;
+    buf body = {0};
+    pb_pack(&c.base, &body);
+    send_head(WIRE_CREDIT, id, buf_slice(&body), (slice){0});
+    buf_clear(&body);
+}
+
+/* Until a step brings something, or for so long. */
+static void a_moment(uint64_t us)
+{
+    uint64_t chunks = house.chunks, until = clock_mono_us() + us;
+    while (house.chunks == chunks && clock_mono_us() < until)
+        loop_turn(house.l, 1000);
+}
+
+/* Everything that the loop brings the scheduler while the other thread computes and plans: what is
+ * left of it all is as it would have been alone. */
+static void test_a_storm_beside_the_steps(void **state UNUSED)
+{
+    house_open();
+    struct ask q = prompt_of(1, 20, 2);
+    ask(&q);
+    WAIT_FOR(house.got[1].done);
+    for (uint64_t i = 2; i < 20; i++) {
+        q = prompt_of(i, 20, 2);
+        q.credit = 1 + i % 3;
+        q.max_tokens = i % 3 ? 20 : 200;
+        ask(&q);
+        loop_turn(house.l, 1000 * (i % 4));
+    }
+    uint64_t late_us = clock_mono_us() + 4 * (uint64_t)PATIENCE_US;
+    for (uint64_t n = 0, left = 1; left; n++) {
+        uint64_t id = 2 + n * 7 % 18;
+        if (id % 3 == 0 && n > 90)
+            send_head(WIRE_CANCEL, id, (slice){0}, (slice){0});
+        else
+            give_credit(id, 1 + n % 2);
+        a_moment(1000 * (n % 5));
+        left = 0;
+        for (uint64_t i = 2; i < 20; i++)
+            left += i % 3 && !house.got[i].done;
+        assert_true(clock_mono_us() < late_us);
+    }
+    for (uint64_t i = 3; i < 20; i += 3)
+        send_head(WIRE_CANCEL, i, (slice){0}, (slice){0});
+    for (uint64_t i = 2; i < 20; i++) {
+        size_t n = house.got[i].n < 20 ? house.got[i].n : 20;
+        assert_int_equal(house.got[i].err, 0);
+        assert_memory_equal(house.got[i].ids, house.got[1].ids, n * sizeof(int32_t));
+        assert_true(i % 3 == 0 || house.got[i].n == 20);
+    }
+    WAIT_FOR(hub_peer_heartbeat(house.peer)->running == 0 &&
+             hub_peer_heartbeat(house.peer)->kv_blocks_free == 96);
+    for (uint64_t i = 20; i < 36; i++) { /* in the middle of steps it is stopped */
+        q = prompt_of(i, 30, i);
+        q.max_tokens = 200;
+        ask(&q);
+    }
+    WAIT_FOR(house.got[20].n > 0);
+    house_close();
+}
+
 static void test_credit_and_cancel(void **state UNUSED)
 {
     house_open();
@@ -311,13 +377,7 @@ static void test_credit_and_cancel(void **state UNUSED)
     ask(&other);
     WAIT_FOR(house.got[2].done);
     assert_int_equal(house.got[1].n, 5);
-    Nunchi__Credit c;
-    nunchi__credit__init(&c);
-    c.amount = 100;
-    buf body = {0};
-    pb_pack(&c.base, &body);
-    send_head(WIRE_CREDIT, 1, buf_slice(&body), (slice){0});
-    buf_clear(&body);
+    give_credit(1, 100);
     WAIT_FOR(house.got[1].done);
     assert_int_equal(house.got[1].n, 20);
 
@@ -385,6 +445,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_says_what_it_is),
         cmocka_unit_test(test_sixteen_at_once_as_alone),
+        cmocka_unit_test(test_a_storm_beside_the_steps),
         cmocka_unit_test(test_credit_and_cancel),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_drains),
