@@ -12,6 +12,7 @@ from . import ours as nunchi
 from . import shell
 
 STREAMS = 16
+MANY_STREAMS = 64
 ANSWER_TOKENS = 64
 PROMPT_WORDS = 80     # about 110 tokens with the chat's own
 SHARED_WORDS = 900    # about 1,000 tokens
@@ -132,6 +133,7 @@ def scenarios(n, url, pids, round_):
         "16 streams": run(2, streams=STREAMS, requests=2 * STREAMS),
         "16 streams, 1,000 tokens shared, first": run(3, requests=STREAMS, **shared),
         "16 streams, 1,000 tokens shared, again": run(4, requests=2 * STREAMS, **shared),
+        "64 streams": run(5, streams=MANY_STREAMS, requests=MANY_STREAMS),
     }
 
 
