@@ -13,7 +13,7 @@ static bool durable(Nunchi__Space s)
     return s == NUNCHI__SPACE__NOTES || s == NUNCHI__SPACE__FRAME || s == NUNCHI__SPACE__THUMB;
 }
 
-static int check_key(const Nunchi__BlobKey *k, struct why *w)
+int blob_check_key(const Nunchi__BlobKey *k, struct why *w)
 {
     if (!k)
         return why_set(w, ERR_INVALID, "key", "a key is missing");
@@ -22,6 +22,7 @@ static int check_key(const Nunchi__BlobKey *k, struct why *w)
     case NUNCHI__SPACE__NOTES:
     case NUNCHI__SPACE__FRAME:
     case NUNCHI__SPACE__THUMB:
+    case NUNCHI__SPACE__KV:
         break;
     case NUNCHI__SPACE__SPACE_NONE:
         return why_set(w, ERR_INVALID, "key.space", "which space?");
@@ -30,6 +31,11 @@ static int check_key(const Nunchi__BlobKey *k, struct why *w)
     }
     if (k->tenant.len != 32 || k->key.len != 32 || (k->detail.len != 0 && k->detail.len != 32))
         return why_set(w, ERR_INVALID, "key", "tenant and key have 32 bytes each, detail 0 or 32");
+    if (k->space != NUNCHI__SPACE__KV && (k->part || k->group.len))
+        return why_set(w, ERR_INVALID, "key", "only KV blocks have parts and groups");
+    if (k->part > KV_PART_LAST || (k->group.len != 0 && k->group.len != 32))
+        return why_set(w, ERR_INVALID, "key", "part is at most %d, group has 0 or 32 bytes",
+                       KV_PART_LAST);
     return 0;
 }
 
@@ -44,21 +50,41 @@ static uint64_t ram_end(const cache_core *c, Nunchi__Space space, uint64_t expir
  * --------------------------------------------------------------------------------------------------------------------
  */
 
+bool blob_is_kv(const Nunchi__BlobKey *k)
+{
+    return k->space == NUNCHI__SPACE__KV;
+}
+
+int blob_store_send(cache_core *c, const Nunchi__BlobKey *k, const slice *argv, size_t n,
+                    store_fn fn, void *ctx)
+{
+    if (!blob_is_kv(k))
+        return c->st.send(c->st.ctx, STORE_BULK, argv, n, fn, ctx);
+    if (!c->st.send_kv)
+        return ERR_UNAVAILABLE;
+    slice group = k->group.len ? pb_slice(k->group) : pb_slice(k->key);
+    return c->st.send_kv(c->st.ctx, group, argv, n, fn, ctx);
+}
+
+/* Of a chain, what comes after a miss is of no use. */
 static void answer_values(struct op *op)
 {
     Nunchi__BlobValues values;
     Nunchi__CacheReply r;
-    slice frames[CACHE_KEYS_MAX];
+    shared *list[CACHE_KEYS_MAX];
     uint32_t index[CACHE_KEYS_MAX] = {0}, n = 0;
     size_t bytes = 0;
     nunchi__blob_values__init(&values);
     nunchi__cache_reply__init(&r);
     for (size_t i = 0; i < op->n_slots; i++) {
-        const struct blob_slot *s = &op->slots[i];
-        if (!s->value || bytes + s->value_n > ANSWER_BYTES_MAX)
+        shared *v = op->slots[i].value;
+        if (!v || bytes + shared_slice(v).n > ANSWER_BYTES_MAX) {
+            if (op->q->get->prefix)
+                break;
             continue;
-        bytes += s->value_n;
-        frames[n] = (slice){s->value, s->value_n};
+        }
+        bytes += shared_slice(v).n;
+        list[n] = v;
         index[i] = ++n;
     }
     values.n_frame = op->n_slots;
@@ -66,21 +92,25 @@ static void answer_values(struct op *op)
     values.degraded = op->degraded;
     r.op_case = NUNCHI__CACHE_REPLY__OP_VALUES;
     r.values = &values;
-    op_done(op, &r, frames, n);
+    op_done(op, &r, list, n);
 }
 
-static void hold(struct op *op, struct blob_slot *s, slice value)
+static void hold(struct op *op, struct blob_slot *s, shared *value)
 {
     cache_core *c = op->c;
-    if (value.n > WIRE_FRAME_MAX || c->held_bytes + value.n > CACHE_HELD_MAX)
+    size_t n = shared_slice(value).n;
+    if (c->held_bytes + n > CACHE_HELD_MAX)
         return; /* a miss */
-    s->value = malloc(value.n ? value.n : 1);
-    if (!s->value)
-        return;
-    if (value.n)
-        memcpy(s->value, value.p, value.n);
-    s->value_n = value.n;
-    c->held_bytes += value.n;
+    s->value = shared_ref(value);
+    c->held_bytes += n;
+}
+
+shared *blob_copy(slice bytes)
+{
+    shared *v = bytes.n <= WIRE_FRAME_MAX ? shared_new(bytes.n) : NULL;
+    if (v && bytes.n)
+        memcpy(shared_bytes(v), bytes.p, bytes.n);
+    return v;
 }
 
 static void on_nothing(void *ctx UNUSED, const struct store_reply *r UNUSED)
@@ -88,13 +118,29 @@ static void on_nothing(void *ctx UNUSED, const struct store_reply *r UNUSED)
 }
 
 /* A value that is not what it says it is does not stay. */
-static void remove_damaged(cache_core *c, slice name)
+static void remove_damaged(cache_core *c, const Nunchi__BlobKey *k, slice name)
 {
     const slice argv[] = {SLICE_LIT("UNLINK"), name};
     c->counts.damaged++;
     log_warn("a damaged value in the store was removed", LOG_U64("damaged", c->counts.damaged));
-    if (c->st.send(c->st.ctx, STORE_SMALL, argv, 2, on_nothing, NULL) < 0)
+    if (blob_store_send(c, k, argv, 2, on_nothing, NULL) < 0)
         log_debug("it will be found again");
+}
+
+static void take_value(struct op *op, struct blob_slot *s, const Nunchi__BlobKey *k, slice sealed)
+{
+    cache_core *c = op->c;
+    slice bytes;
+    uint64_t expires;
+    int e = sealed_get(sealed, s->name, c->now_ms, &bytes, &expires);
+    if (e == ERR_PROTO)
+        remove_damaged(c, k, s->name);
+    shared *v = e == 0 ? blob_copy(bytes) : NULL;
+    if (!v)
+        return;
+    hold(op, s, v);
+    ram_tier_put(blob_is_kv(k) ? c->kv : c->ram, s->name, v, ram_end(c, k->space, expires));
+    shared_unref(v);
 }
 
 static void on_value(void *ctx, const struct store_reply *r)
@@ -102,24 +148,14 @@ static void on_value(void *ctx, const struct store_reply *r)
     struct blob_slot *s = ctx;
     struct op *op = s->op;
     cache_core *c = op->c;
-    slice value;
-    uint64_t expires;
+    const Nunchi__BlobKey *k = op->q->get->keys[s - op->slots];
     if (r->err == ERR_UNAVAILABLE)
         op->degraded = true;
-    if (r->err == 0 && r->bytes.n) {
-        int e = sealed_get(r->bytes, s->name, c->now_ms, &value, &expires);
-        if (e == 0) {
-            hold(op, s, value);
-            ram_tier_put(c->ram, s->name, value,
-                         ram_end(c, op->q->get->keys[s - op->slots]->space, expires));
-        } else if (e == ERR_PROTO) {
-            remove_damaged(c, s->name);
-        }
-    }
-    if (s->value)
-        c->counts.hits_store++;
-    else
-        c->counts.misses++;
+    if (r->err == 0 && r->bytes.n)
+        take_value(op, s, k, r->bytes);
+    uint64_t *hits = blob_is_kv(k) ? &c->counts.kv.hits_store : &c->counts.hits_store;
+    uint64_t *misses = blob_is_kv(k) ? &c->counts.kv.misses : &c->counts.misses;
+    ++*(s->value ? hits : misses);
     if (--op->waiting == 0)
         answer_values(op);
 }
@@ -127,10 +163,11 @@ static void on_value(void *ctx, const struct store_reply *r)
 static void look_up(struct op *op, struct blob_slot *s)
 {
     cache_core *c = op->c;
-    slice value;
-    if (ram_tier_get(c->ram, s->name, c->now_ms, &value)) {
-        hold(op, s, value);
-        c->counts.hits_ram++;
+    const Nunchi__BlobKey *k = op->q->get->keys[s - op->slots];
+    shared *v = ram_tier_get(blob_is_kv(k) ? c->kv : c->ram, s->name, c->now_ms);
+    if (v) {
+        hold(op, s, v);
+        ++*(blob_is_kv(k) ? &c->counts.kv.hits_ram : &c->counts.hits_ram);
         return;
     }
     /* GETRANGE rather than GET: whatever lies there, no more than this comes back. One byte more
@@ -140,10 +177,10 @@ static void look_up(struct op *op, struct blob_slot *s)
     _Static_assert(WIRE_FRAME_MAX + SEALED_HEAD_BYTES + SEALED_KEY_MAX < 1049600,
                    "the range holds the largest value");
     const slice argv[] = {SLICE_LIT("GETRANGE"), s->name, SLICE_LIT("0"), slice_str(last)};
-    int e = c->st.send(c->st.ctx, STORE_BULK, argv, ARRAY_LEN(argv), on_value, s);
+    int e = blob_store_send(c, k, argv, ARRAY_LEN(argv), on_value, s);
     if (e < 0) {
-        op->degraded = true;
-        c->counts.misses++;
+        op->degraded |= !blob_is_kv(k) || c->st.send_kv;
+        ++*(blob_is_kv(k) ? &c->counts.kv.misses : &c->counts.misses);
     } else {
         op->waiting++;
     }
@@ -158,7 +195,7 @@ void blob_get(struct op *op, const Nunchi__BlobGet *q)
         return;
     }
     for (size_t i = 0; i < q->n_keys; i++) {
-        int e = check_key(q->keys[i], &op->why);
+        int e = blob_check_key(q->keys[i], &op->why);
         if (e < 0) {
             op_failed(op, e);
             return;
@@ -223,30 +260,65 @@ static int put_durable(struct op *op, slice name, slice sealed, slice owner)
     return op_send(op, STORE_BULK, argv, ARRAY_LEN(argv), on_put);
 }
 
-/* An answer may be forgotten: it is not waited for. */
+/* A cache entry may be forgotten: it is not waited for. */
 static void on_cached(void *ctx, const struct store_reply *r)
 {
     cache_core *c = ctx;
-    if (r->err < 0)
-        c->counts.puts_dropped++;
-    else
-        c->counts.puts++;
+    ++*(r->err < 0 ? &c->counts.puts_dropped : &c->counts.puts);
 }
 
-static void put_cached(struct op *op, slice name, slice sealed, uint64_t ttl_s)
+static void on_kv_cached(void *ctx, const struct store_reply *r)
+{
+    cache_core *c = ctx;
+    ++*(r->err < 0 ? &c->counts.kv.puts_dropped : &c->counts.kv.puts);
+}
+
+void blob_cache(struct op *op, const Nunchi__BlobPut *q, slice value)
 {
     cache_core *c = op->c;
-    const slice argv[] = {SLICE_LIT("SET"), name, sealed, SLICE_LIT("EX"),
+    bool kv = blob_is_kv(q->key);
+    uint64_t ttl_s = q->ttl_s && q->ttl_s < TTL_MAX_S ? q->ttl_s
+                     : kv                             ? c->lim.kv_ttl_s
+                                                      : c->lim.result_ttl_s;
+    uint64_t expires = c->now_ms + ttl_s * 1000;
+    slice name = name_blob(op->a, q->key);
+    shared *v = blob_copy(value);
+    if (v)
+        ram_tier_put(kv ? c->kv : c->ram, name, v, ram_end(c, q->key->space, expires));
+    shared_unref(v);
+    if (kv && !c->st.send_kv)
+        return;
+    buf sealed = {0};
+    sealed_put(&sealed, name, value, expires);
+    const slice argv[] = {SLICE_LIT("SET"), name, buf_slice(&sealed), SLICE_LIT("EX"),
                           name_number(op->a, ttl_s)};
-    if (c->st.send(c->st.ctx, STORE_BULK, argv, ARRAY_LEN(argv), on_cached, c) < 0)
-        c->counts.puts_dropped++;
-    op_said(op, false);
+    if (blob_store_send(c, q->key, argv, ARRAY_LEN(argv), kv ? on_kv_cached : on_cached, c) < 0)
+        ++*(kv ? &c->counts.kv.puts_dropped : &c->counts.puts_dropped);
+    buf_clear(&sealed);
+}
+
+static int keep_durable(struct op *op, const Nunchi__BlobPut *q, slice value)
+{
+    slice name = name_blob(op->a, q->key);
+    buf sealed = {0};
+    sealed_put(&sealed, name, value, 0);
+    int e = put_durable(op, name, buf_slice(&sealed), pb_slice(q->owner));
+    shared *v = e == 0 ? blob_copy(value) : NULL;
+    if (v)
+        ram_tier_put(op->c->ram, name, v, ram_end(op->c, q->key->space, 0));
+    shared_unref(v);
+    buf_clear(&sealed);
+    return e;
+}
+
+bool blob_is_durable(const Nunchi__BlobKey *k)
+{
+    return durable(k->space);
 }
 
 void blob_put(struct op *op, const Nunchi__BlobPut *q, const struct wire_msg *m)
 {
-    cache_core *c = op->c;
-    int e = check_key(q->key, &op->why);
+    int e = blob_check_key(q->key, &op->why);
     if (e == 0 && (m->n_frames != 1 || !m->frames[0].n))
         e = why_set(&op->why, ERR_INVALID, "value", "the value travels in one bulk frame");
     if (e == 0 && durable(q->key->space) && q->owner.len != 32)
@@ -256,19 +328,12 @@ void blob_put(struct op *op, const Nunchi__BlobPut *q, const struct wire_msg *m)
         op_failed(op, e);
         return;
     }
-    bool keep = durable(q->key->space);
-    uint64_t ttl_s = q->ttl_s && q->ttl_s < TTL_MAX_S ? q->ttl_s : c->lim.result_ttl_s;
-    uint64_t expires = keep ? 0 : c->now_ms + ttl_s * 1000;
-    slice name = name_blob(op->a, q->key);
-    buf sealed = {0};
-    sealed_put(&sealed, name, m->frames[0], expires);
-    if (!keep) {
-        ram_tier_put(c->ram, name, m->frames[0], ram_end(c, q->key->space, expires));
-        put_cached(op, name, buf_slice(&sealed), ttl_s);
-    } else if (put_durable(op, name, buf_slice(&sealed), pb_slice(q->owner)) == 0) {
-        ram_tier_put(c->ram, name, m->frames[0], ram_end(c, q->key->space, 0));
+    if (durable(q->key->space)) {
+        (void)keep_durable(op, q, m->frames[0]); /* answers when it is kept, or has answered */
+        return;
     }
-    buf_clear(&sealed);
+    blob_cache(op, q, m->frames[0]);
+    op_said(op, false);
 }
 
 /* ---- delete
@@ -286,12 +351,15 @@ static void on_deleted(void *ctx, const struct store_reply *r)
 
 void blob_delete(struct op *op, const Nunchi__BlobDelete *q)
 {
-    int e = check_key(q->key, &op->why);
+    int e = blob_check_key(q->key, &op->why);
     if (e < 0) {
         op_failed(op, e);
         return;
     }
     const slice argv[] = {SLICE_LIT("UNLINK"), name_blob(op->a, q->key)};
-    ram_tier_del(op->c->ram, argv[1]);
-    op_send(op, STORE_SMALL, argv, 2, on_deleted);
+    ram_tier_del(blob_is_kv(q->key) ? op->c->kv : op->c->ram, argv[1]);
+    if (!blob_is_kv(q->key))
+        op_send(op, STORE_SMALL, argv, 2, on_deleted);
+    else if (blob_store_send(op->c, q->key, argv, 2, on_deleted, op) < 0)
+        op_said(op, false); /* it was nowhere else */
 }

@@ -48,6 +48,8 @@ slice name_blob(arena *a, const Nunchi__BlobKey *k)
     slice key = name_hex(a, pb_slice(k->key));
     if (k->detail.len)
         key = name_of(a, "", key, name_hex(a, pb_slice(k->detail)));
+    if (k->part)
+        key = name_of(a, "", key, name_number(a, k->part));
     return name_of(a, kind, name_hex(a, pb_slice(k->tenant)), key);
 }
 
@@ -66,8 +68,10 @@ static void op_free(struct op *op)
 {
     cache_core *c = op->c;
     for (size_t i = 0; i < op->n_slots; i++) {
-        c->held_bytes -= op->slots[i].value ? op->slots[i].value_n : 0;
-        free(op->slots[i].value);
+        if (!op->slots[i].value)
+            continue;
+        c->held_bytes -= shared_slice(op->slots[i].value).n;
+        shared_unref(op->slots[i].value);
     }
     list_remove(&op->link);
     c->n_ops--;
@@ -76,10 +80,10 @@ static void op_free(struct op *op)
     free(op);
 }
 
-void op_done(struct op *op, const Nunchi__CacheReply *r, const slice *frames, size_t n_frames)
+void op_done(struct op *op, const Nunchi__CacheReply *r, shared *const *values, size_t n_values)
 {
     if (!op->silent)
-        op->c->out.done(op->c->out.ctx, &op->asker, r, frames, n_frames);
+        op->c->out.done(op->c->out.ctx, &op->asker, r, values, n_values);
     op_free(op);
 }
 
@@ -125,6 +129,12 @@ static void dispatch(struct op *op, const struct wire_msg *m)
         break;
     case NUNCHI__CACHE_REQUEST__OP_DELETE:
         blob_delete(op, op->q->delete_);
+        break;
+    case NUNCHI__CACHE_REQUEST__OP_PUTS:
+        blob_puts(op, op->q->puts, m);
+        break;
+    case NUNCHI__CACHE_REQUEST__OP_HAVE:
+        blob_have(op, op->q->have);
         break;
     case NUNCHI__CACHE_REQUEST__OP_FILE_PUT:
     case NUNCHI__CACHE_REQUEST__OP_FILE_GET:
@@ -198,6 +208,7 @@ cache_core *cache_core_new(const struct cache_limits *lim, const struct cache_st
     c->st = *st;
     c->out = *out;
     c->ram = ram_tier_new((size_t)lim->ram_bytes);
+    c->kv = ram_tier_new((size_t)lim->kv_ram_bytes);
     list_init(&c->ops);
     return c;
 }
@@ -208,6 +219,7 @@ void cache_core_free(cache_core *c)
         return;
     CHECK(list_empty(&c->ops) && !c->sweep);
     ram_tier_free(c->ram);
+    ram_tier_free(c->kv);
     free(c);
 }
 
@@ -223,10 +235,17 @@ bool cache_core_idle(const cache_core *c)
 
 struct cache_counts cache_core_counts(const cache_core *c)
 {
-    return c->counts;
+    struct cache_counts n = c->counts;
+    n.kv.evicted = ram_tier_evicted(c->kv);
+    return n;
 }
 
 size_t cache_core_ram_bytes(const cache_core *c)
 {
     return ram_tier_bytes(c->ram);
+}
+
+size_t cache_core_kv_bytes(const cache_core *c)
+{
+    return ram_tier_bytes(c->kv);
 }

@@ -17,8 +17,8 @@ typedef struct cache_core cache_core;
 
 struct cache_limits {
     struct file_limits files;
-    uint64_t ram_bytes;
-    uint64_t result_ttl_s;
+    uint64_t ram_bytes, kv_ram_bytes;
+    uint64_t result_ttl_s, kv_ttl_s;
 };
 
 /* Who asked: `from` is known to the caller; answers of a request that was cancelled or whose asker
@@ -30,8 +30,9 @@ struct cache_asker {
 
 struct cache_out {
     void *ctx;
+    /* The values are the answer's bulk frames; who needs them longer refs them. */
     void (*done)(void *ctx, const struct cache_asker *to, const Nunchi__CacheReply *r,
-                 const slice *frames, size_t n_frames);
+                 shared *const *values, size_t n_values);
     void (*failed)(void *ctx, const struct cache_asker *to, int err, const struct why *w);
 };
 
@@ -40,6 +41,8 @@ struct cache_store {
     void *ctx;
     int (*send)(void *ctx, enum store_line line, const slice *argv, size_t n, store_fn fn,
                 void *fn_ctx);
+    /* The same to the store of KV blocks that holds `group` (32 bytes); NULL: there is none. */
+    int (*send_kv)(void *ctx, slice group, const slice *argv, size_t n, store_fn fn, void *fn_ctx);
 };
 
 cache_core *cache_core_new(const struct cache_limits *lim, const struct cache_store *st,
@@ -53,13 +56,17 @@ void cache_core_gone(cache_core *c, uint64_t from); /* the asker: its answers go
 /* Removes what has expired and what no file names any more; to be called every CACHE_SWEEP_MS. */
 #define CACHE_SWEEP_MS 30000
 void cache_core_sweep(cache_core *c, uint64_t now_unix_ms);
-size_t cache_core_running(const cache_core *c);            /* requests not answered yet */
-bool cache_core_idle(const cache_core *c);                 /* no request and no sweep */
+size_t cache_core_running(const cache_core *c); /* requests not answered yet */
+bool cache_core_idle(const cache_core *c);      /* no request and no sweep */
 
 struct cache_counts {
     uint64_t hits_ram, hits_store, misses, damaged, puts, puts_dropped, files_expired, orphans;
+    struct {
+        uint64_t hits_ram, hits_store, misses, puts, puts_dropped, evicted;
+    } kv;
 };
 struct cache_counts cache_core_counts(const cache_core *c);
 size_t cache_core_ram_bytes(const cache_core *c);
+size_t cache_core_kv_bytes(const cache_core *c);
 
 #endif

@@ -18,8 +18,7 @@
 
 struct blob_slot {
     slice name;
-    char *value; /* NULL: a miss so far */
-    size_t value_n;
+    shared *value; /* NULL: a miss so far */
     struct op *op;
 };
 
@@ -45,6 +44,7 @@ struct op {
     bool existed;
     /* puts */
     slice value;
+    uint64_t present; /* BlobHave */
 };
 
 struct sweep; /* sweep.c */
@@ -55,15 +55,16 @@ struct cache_core {
     struct cache_out out;
     struct list ops;
     size_t n_ops, held_bytes;
-    ram_tier *ram;
+    ram_tier *ram; /* answers, notes, pictures */
+    ram_tier *kv;  /* KV blocks: so large that they would sweep out everything else */
     uint64_t now_ms;
     struct sweep *sweep;
     struct cache_counts counts;
 };
 
 /* core.c */
-void op_done(struct op *op, const Nunchi__CacheReply *r, const slice *frames,
-             size_t n_frames);             /* frees op */
+void op_done(struct op *op, const Nunchi__CacheReply *r, shared *const *values,
+             size_t n_values);             /* frees op */
 void op_said(struct op *op, bool existed); /* frees op */
 void op_failed(struct op *op, int err);    /* with op->why, or the error's own text; frees op */
 int op_send(struct op *op, enum store_line line, const slice *argv, size_t n,
@@ -78,10 +79,23 @@ slice name_owned(arena *a, slice tenant_hex, slice content_hex); /* set: names o
 slice name_blob(arena *a, const Nunchi__BlobKey *k);
 slice name_number(arena *a, uint64_t v);
 
+/* A block's parts are a MiB each: no model has blocks of more than these. */
+#define KV_PART_LAST 255
+
 /* blobs.c */
+int blob_check_key(const Nunchi__BlobKey *k, struct why *w);
+bool blob_is_kv(const Nunchi__BlobKey *k);
+bool blob_is_durable(const Nunchi__BlobKey *k);
+shared *blob_copy(slice bytes); /* NULL: too long, or no memory */
+/* To the store that has the key; KV with a group goes by its group. */
+int blob_store_send(cache_core *c, const Nunchi__BlobKey *k, const slice *argv, size_t n,
+                    store_fn fn, void *ctx);
+void blob_cache(struct op *op, const Nunchi__BlobPut *q, slice value); /* of a cache's space */
 void blob_get(struct op *op, const Nunchi__BlobGet *q);
 void blob_put(struct op *op, const Nunchi__BlobPut *q, const struct wire_msg *m);
 void blob_delete(struct op *op, const Nunchi__BlobDelete *q);
+void blob_puts(struct op *op, const Nunchi__BlobPuts *q, const struct wire_msg *m);
+void blob_have(struct op *op, const Nunchi__BlobHave *q);
 
 /* file_ops.c */
 void file_op(struct op *op);

@@ -19,6 +19,16 @@ static const struct opt OPTIONS[] = {
     OPT(result_ttl_s, "result-ttl-s", OPT_INT, "86400", 1, 2592000,
         "how long an answer is remembered, where the asker does not say"),
 
+    CONFIG_GROUP("KV blocks"),
+    OPT(kv_redis, "kv-redis", OPT_STR, NULL, 0, 0,
+        "Redis servers for KV blocks, as for redis, with commas between; none: in memory only. Not "
+        "the one with the records: what may be forgotten must not push out what must last"),
+    OPT(kv_timeout_ms, "kv-timeout-ms", OPT_MS, "300", 10, 60000,
+        "such a server is taken for away when it is silent for so long on an open command"),
+    OPT(kv_ram_bytes, "kv-ram-bytes", OPT_SIZE, "512m", 0, 0,
+        "memory for KV blocks before Redis is asked"),
+    OPT(kv_ttl_s, "kv-ttl-s", OPT_INT, "86400", 1, 2592000, "how long a KV block is remembered"),
+
     CONFIG_GROUP("Files"),
     OPT(files_quota_bytes, "files-quota-bytes", OPT_SIZE, "100g", 0, 0,
         "most bytes of all files of one tenant, as uploaded"),

@@ -1,6 +1,7 @@
 #include "cache-svc/serve.h"
 
 #include "cache-svc/core.h"
+#include "cache-svc/kv_stores.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/metrics.h"
@@ -16,6 +17,7 @@ struct cache_serve {
     hub *hub;
     links *links;
     store *store;
+    kv_stores *kv;
     cache_core *core;
     uint32_t slots;
     uint64_t drain_us, drain_until_us;
@@ -77,15 +79,17 @@ static void failed(void *ctx, const struct cache_asker *to, int err, const struc
 }
 
 static void done(void *ctx, const struct cache_asker *to, const Nunchi__CacheReply *r,
-                 const slice *frames, size_t n_frames)
+                 shared *const *values, size_t n_values)
 {
     cache_serve *s = ctx;
     buf body = {0};
     pb_pack(&r->base, &body);
     struct wire_msg m = {
-        .head = answer_head(to, WIRE_DONE), .body = buf_slice(&body), .n_frames = n_frames};
-    for (size_t i = 0; i < n_frames; i++)
-        m.frames[i] = frames[i];
+        .head = answer_head(to, WIRE_DONE), .body = buf_slice(&body), .n_frames = n_values};
+    for (size_t i = 0; i < n_values; i++) {
+        m.frames[i] = shared_slice(values[i]);
+        m.held[i] = values[i];
+    }
     int e = send_to(s, to->from, &m);
     if (e < 0)
         log_warn("an answer could not be sent", LOG_STR("error", err_name(e)));
@@ -157,6 +161,13 @@ static int core_send(void *ctx, enum store_line line, const slice *argv, size_t 
 {
     cache_serve *s = ctx;
     return store_send(s->store, line, argv, n, fn, fn_ctx);
+}
+
+static int core_send_kv(void *ctx, slice group, const slice *argv, size_t n, store_fn fn,
+                        void *fn_ctx)
+{
+    cache_serve *s = ctx;
+    return kv_stores_send(s->kv, group, argv, n, fn, fn_ctx);
 }
 
 static void on_sweep(void *ctx)
@@ -241,9 +252,11 @@ static void make_core(cache_serve *s, const struct cache_options *o)
                   .ttl_s = (uint64_t)o->files_ttl_s,
                   .silent_ms = (uint64_t)o->files_silent_ms},
         .ram_bytes = (uint64_t)o->ram_bytes,
+        .kv_ram_bytes = (uint64_t)o->kv_ram_bytes,
         .result_ttl_s = (uint64_t)o->result_ttl_s,
+        .kv_ttl_s = (uint64_t)o->kv_ttl_s,
     };
-    struct cache_store st = {.ctx = s, .send = core_send};
+    struct cache_store st = {.ctx = s, .send = core_send, .send_kv = s->kv ? core_send_kv : NULL};
     struct cache_out out = {.ctx = s, .done = done, .failed = failed};
     s->core = cache_core_new(&lim, &st, &out);
     s->m_requests = metric_counter("nunchi_cache_requests_total", "", "Requests received");
@@ -256,15 +269,24 @@ static void make_core(cache_serve *s, const struct cache_options *o)
 int cache_serve_new(loop *l, const struct cache_options *o, cache_serve **out, struct why *w)
 {
     cache_serve *s = xcalloc(1, sizeof *s);
-    struct store_config sc = {o->redis, o->redis_password_file, (uint32_t)o->redis_timeout_ms};
+    struct store_config sc = {.address = o->redis,
+                              .password_file = o->redis_password_file,
+                              .timeout_ms = (uint32_t)o->redis_timeout_ms,
+                              .loss =
+                                  "answers are cached in memory only, file operations are refused"};
+    struct store_config kc = {.password_file = o->redis_password_file,
+                              .timeout_ms = (uint32_t)o->kv_timeout_ms,
+                              .loss = "the KV blocks that it keeps are misses"};
     *out = NULL;
     s->l = l;
     s->slots = (uint32_t)o->slots;
     s->drain_us = (uint64_t)o->drain_ms * 1000;
     s->sweep = (struct loop_timer){.fn = on_sweep, .ctx = s};
     s->watch = (struct loop_timer){.fn = on_watch, .ctx = s};
-    make_core(s, o);
     int e = store_new(l, &sc, &s->store, w);
+    if (e == 0)
+        e = kv_stores_new(l, o->kv_redis, &kc, &s->kv, w);
+    make_core(s, o);
     if (e == 0)
         e = open_sockets(s, o, w);
     if (e < 0) {
@@ -283,6 +305,7 @@ void cache_serve_free(cache_serve *s)
         return;
     loop_timer_cancel(s->l, &s->sweep);
     loop_timer_cancel(s->l, &s->watch);
+    kv_stores_free(s->kv);
     store_free(s->store); /* ends what the core waits for; the answers still go out */
     links_free(s->links);
     hub_free(s->hub);

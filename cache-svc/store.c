@@ -49,7 +49,8 @@ struct conn {
 struct store {
     loop *l;
     bool free_me;
-    char *unix_path; /* NULL: tcp */
+    char *address, *loss; /* as configured, for the log */
+    char *unix_path;      /* NULL: tcp */
     struct target target;
     resolve *looking;
     char password[PASSWORD_MAX + 1];
@@ -78,12 +79,13 @@ static void note_state(store *s, const char *why)
 {
     if (store_up(s)) {
         if (s->said_down || !s->was_up)
-            log_info(s->said_down ? "the store is back" : "the store is there");
+            log_info(s->said_down ? "the store is back" : "the store is there",
+                     LOG_STR("store", s->address));
         s->said_down = false;
         s->was_up = true;
     } else if (why && !s->said_down) {
-        log_warn("the store is away: caching in memory only, file operations are refused",
-                 LOG_STR("why", why));
+        log_warn("the store is away", LOG_STR("store", s->address), LOG_STR("why", why),
+                 LOG_STR("loss", s->loss));
         s->said_down = true;
     }
 }
@@ -479,6 +481,8 @@ int store_new(loop *l, const struct store_config *cfg, store **out, struct why *
     *out = NULL;
     s->l = l;
     signal(SIGPIPE, SIG_IGN); /* hiredis writes to connections that may be gone */
+    s->address = xstrdup(cfg->address);
+    s->loss = xstrdup(cfg->loss ? cfg->loss : "");
     s->timeout_us = (uint64_t)cfg->timeout_ms * 1000;
     s->resolve_timer = (struct loop_timer){.fn = on_resolve, .ctx = s};
     for (int i = 0; i < STORE_LINES; i++) {
@@ -516,5 +520,7 @@ void store_free(store *s)
     resolve_free(s->looking);
     explicit_bzero(s->password, sizeof s->password);
     free(s->unix_path);
+    free(s->address);
+    free(s->loss);
     free(s);
 }

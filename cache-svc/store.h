@@ -14,6 +14,7 @@ struct store_config {
     const char *address;       /* "host:port", "unix:/path" */
     const char *password_file; /* its first line; NULL: none */
     uint32_t timeout_ms;       /* of connecting and of each command */
+    const char *loss;          /* what its being away means, for the log; NULL: nothing said */
 };
 
 /* What Redis answered; borrowed until the callback returns. */

@@ -218,7 +218,7 @@ static size_t parts_bytes(zmq_msg_t *parts, size_t n)
 static size_t receive_one(bus_sock *s)
 {
     zmq_msg_t parts[PARTS_MAX];
-    struct wire_msg m;
+    struct wire_msg m = {0};
     slice peer;
     size_t n_all, n = receive_parts(s->z, parts, PARTS_MAX, &n_all);
     if (n == 0)
@@ -305,6 +305,30 @@ static int send_part(void *z, slice part, int more)
     return rc < 0 ? errno : 0;
 }
 
+/* On libzmq's thread. */
+static void let_go(void *bytes UNUSED, void *held)
+{
+    shared_unref(held);
+}
+
+static int send_held(void *z, slice part, shared *held, int more)
+{
+    zmq_msg_t msg;
+    /* libzmq only reads what it is given */
+    if (zmq_msg_init_data(&msg, (void *)(uintptr_t)part.p, part.n, let_go, shared_ref(held)) < 0) {
+        shared_unref(held);
+        return ENOMEM;
+    }
+    int rc;
+    do
+        rc = zmq_msg_send(&msg, z, ZMQ_DONTWAIT | more);
+    while (rc < 0 && errno == EINTR);
+    int errnum = rc < 0 ? errno : 0;
+    if (rc < 0)
+        zmq_msg_close(&msg);
+    return errnum;
+}
+
 int bus_send(bus_sock *s, slice peer, const struct wire_msg *m)
 {
     if (!s->z)
@@ -320,10 +344,13 @@ int bus_send(bus_sock *s, slice peer, const struct wire_msg *m)
         parts[n++] = peer;
     parts[n++] = (slice){(const char *)head, sizeof head};
     parts[n++] = m->body;
+    const size_t first_frame = n;
     for (size_t i = 0; i < m->n_frames; i++)
         parts[n++] = m->frames[i];
     for (size_t i = 0; i < n; i++) {
-        int errnum = send_part(s->z, parts[i], i + 1 < n ? ZMQ_SNDMORE : 0);
+        int more = i + 1 < n ? ZMQ_SNDMORE : 0;
+        shared *held = i < first_frame ? NULL : m->held[i - first_frame];
+        int errnum = held ? send_held(s->z, parts[i], held, more) : send_part(s->z, parts[i], more);
         if (errnum && i == 0)
             return errnum == EAGAIN ? ERR_AGAIN : ERR_UNAVAILABLE;
         /* A later part fails only when the connection breaks at this very moment. libzmq then

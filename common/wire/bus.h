@@ -34,7 +34,7 @@ int bus_may_connect(bus *b, const char *endpoint, struct why *w) MUST_USE;
 void bus_close(bus_sock *s);            /* allowed inside its callback; NULL is allowed */
 const char *bus_endpoint(bus_sock *s);  /* the real one, with the port that was chosen */
 
-/* Copies. peer: the routing id from the callback (ROUTER), ignored for a DEALER. 0; ERR_UNAVAILABLE: no such peer any more;
+/* Copies all but frames that are held (wire/frame.h). peer: the routing id from the callback (ROUTER), ignored for a DEALER. 0; ERR_UNAVAILABLE: no such peer any more;
  * ERR_AGAIN: its queue is full (nothing sent); ERR_TOO_BIG: beyond the wire's limits. */
 int bus_send(bus_sock *s, slice peer, const struct wire_msg *m) MUST_USE;
 

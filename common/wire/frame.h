@@ -2,7 +2,7 @@
 #ifndef NUNCHI_FRAME_H
 #define NUNCHI_FRAME_H
 
-#include "common/base/slice.h"
+#include "common/base/shared.h"
 
 #define WIRE_MAGIC 0x4843564eu /* "NVCH" in the file of bytes: 4e 56 43 48 */
 #define WIRE_VERSION 1
@@ -49,6 +49,8 @@ struct wire_msg {
     slice body; /* packed protobuf */
     slice frames[WIRE_FRAMES_MAX];
     size_t n_frames;
+    /* To be sent: frames[i] lies in held[i], and goes out without being copied. NULL: it is copied. */
+    shared *held[WIRE_FRAMES_MAX];
 };
 
 void wire_head_put(const struct wire_head *h, unsigned char out[WIRE_HEAD_BYTES]);

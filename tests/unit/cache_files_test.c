@@ -58,42 +58,86 @@ static void every_damaged_byte_is_seen(void **state UNUSED)
  * -----------------------------------------------------------------------------------------------------------
  */
 
+static void put_bytes(ram_tier *t, const char *key, size_t n, uint64_t ends_ms)
+{
+    shared *v = shared_new(n);
+    memset(shared_bytes(v), key[0], n);
+    ram_tier_put(t, slice_str(key), v, ends_ms);
+    shared_unref(v);
+}
+
 static void the_least_used_goes_first(void **state UNUSED)
 {
-    static char kb[1000];
     ram_tier *t = ram_tier_new(4 * 1300);
-    slice v;
-    for (const char *k = "abcd"; *k; k++)
-        ram_tier_put(t, (slice){k, 1}, (slice){kb, sizeof kb}, UINT64_MAX);
-    assert_true(ram_tier_get(t, SLICE_LIT("a"), 0, &v)); /* used again */
-    ram_tier_put(t, SLICE_LIT("e"), (slice){kb, sizeof kb}, UINT64_MAX);
-    assert_false(ram_tier_get(t, SLICE_LIT("b"), 0, &v));
-    assert_true(ram_tier_get(t, SLICE_LIT("a"), 0, &v));
-    assert_int_equal(v.n, sizeof kb);
+    for (const char *k = "a\0b\0c\0d"; *k; k += 2)
+        put_bytes(t, k, 1000, UINT64_MAX);
+    assert_true(ram_tier_get(t, SLICE_LIT("a"), 0)); /* used again */
+    put_bytes(t, "e", 1000, UINT64_MAX);
+    assert_false(ram_tier_get(t, SLICE_LIT("b"), 0));
+    assert_int_equal(shared_slice(ram_tier_get(t, SLICE_LIT("a"), 0)).n, 1000);
     assert_true(ram_tier_bytes(t) <= 4 * 1300);
+    assert_int_equal(ram_tier_evicted(t), 1);
     ram_tier_del(t, SLICE_LIT("a"));
-    assert_false(ram_tier_get(t, SLICE_LIT("a"), 0, &v));
-    ram_tier_put(t, SLICE_LIT("short"), SLICE_LIT("x"), 100);
-    assert_true(ram_tier_get(t, SLICE_LIT("short"), 99, &v));
-    assert_false(ram_tier_get(t, SLICE_LIT("short"), 100, &v));
-    ram_tier_put(t, SLICE_LIT("large"), (slice){kb, 1000}, UINT64_MAX);
-    ram_tier_put(t, SLICE_LIT("large"), (slice){kb, 1}, UINT64_MAX); /* replaced */
-    assert_true(ram_tier_get(t, SLICE_LIT("large"), 0, &v) && v.n == 1);
+    assert_false(ram_tier_get(t, SLICE_LIT("a"), 0));
+    put_bytes(t, "short", 1, 100);
+    assert_true(ram_tier_get(t, SLICE_LIT("short"), 99));
+    assert_false(ram_tier_get(t, SLICE_LIT("short"), 100));
+    put_bytes(t, "large", 1000, UINT64_MAX);
+    put_bytes(t, "large", 1, UINT64_MAX); /* replaced */
+    assert_int_equal(shared_slice(ram_tier_get(t, SLICE_LIT("large"), 0)).n, 1);
     ram_tier_free(t);
+}
+
+/* Ten prefixes asked for all day, among a thousand that come once. */
+static void what_is_asked_for_survives_what_comes_once(void **state UNUSED)
+{
+    char key[32];
+    ram_tier *t = ram_tier_new(40 * 1300);
+    size_t hits = 0;
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < 10; i++) {
+            snprintf(key, sizeof key, "h%d", i);
+            if (ram_tier_get(t, slice_str(key), 0))
+                hits++;
+            else
+                put_bytes(t, key, 1000, UINT64_MAX);
+        }
+        for (int i = 0; i < 100; i++) {
+            snprintf(key, sizeof key, "once %d %d", round, i);
+            put_bytes(t, key, 1000, UINT64_MAX);
+            /* in the middle of the flood, the first time, they are asked for once more */
+            if (round == 0 && i == 20)
+                for (int k = 0; k < 10; k++) {
+                    snprintf(key, sizeof key, "h%d", k);
+                    assert_true(ram_tier_get(t, slice_str(key), 0));
+                }
+        }
+    }
+    assert_int_equal(hits, 990);
+    ram_tier_free(t);
+}
+
+/* A value that is on its way out lives until it has gone, whatever the cache does. */
+static void who_holds_a_value_keeps_it(void **state UNUSED)
+{
+    ram_tier *t = ram_tier_new(4 * 1300);
+    put_bytes(t, "a", 1000, UINT64_MAX);
+    shared *v = shared_ref(ram_tier_get(t, SLICE_LIT("a"), 0));
+    ram_tier_free(t);
+    assert_int_equal(shared_slice(v).p[999], 'a');
+    shared_unref(v);
 }
 
 static void no_budget_and_too_large(void **state UNUSED)
 {
-    static char bytes[5000];
-    slice v;
     ram_tier *none = ram_tier_new(0), *small = ram_tier_new(8000);
-    ram_tier_put(none, SLICE_LIT("k"), SLICE_LIT("v"), UINT64_MAX);
-    assert_false(ram_tier_get(none, SLICE_LIT("k"), 0, &v));
-    ram_tier_put(small, SLICE_LIT("k"), SLICE_LIT("v"), UINT64_MAX);
-    ram_tier_put(small, SLICE_LIT("big"), (slice){bytes, sizeof bytes}, UINT64_MAX);
+    put_bytes(none, "k", 1, UINT64_MAX);
+    assert_false(ram_tier_get(none, SLICE_LIT("k"), 0));
+    put_bytes(small, "k", 1, UINT64_MAX);
+    put_bytes(small, "big", 5000, UINT64_MAX);
     assert_true(
-        ram_tier_get(small, SLICE_LIT("k"), 0, &v)); /* not swept out by one that is too large */
-    assert_false(ram_tier_get(small, SLICE_LIT("big"), 0, &v));
+        ram_tier_get(small, SLICE_LIT("k"), 0)); /* not swept out by one that is too large */
+    assert_false(ram_tier_get(small, SLICE_LIT("big"), 0));
     ram_tier_free(none);
     ram_tier_free(small);
 }
@@ -368,6 +412,8 @@ int main(void)
         cmocka_unit_test(sealed_there_and_back),
         cmocka_unit_test(every_damaged_byte_is_seen),
         cmocka_unit_test(the_least_used_goes_first),
+        cmocka_unit_test(what_is_asked_for_survives_what_comes_once),
+        cmocka_unit_test(who_holds_a_value_keeps_it),
         cmocka_unit_test(no_budget_and_too_large),
         cmocka_unit_test(records_are_read_and_damaged_ones_are_not),
         cmocka_unit_test(ids),

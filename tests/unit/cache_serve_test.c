@@ -351,7 +351,6 @@ static void requests_that_are_refused(void **state UNUSED)
     Nunchi__CacheRequest q;
     nunchi__cache_request__init(&q);
     assert_int_equal(request(&t, &q, (slice){0}), ERR_UNSUPPORTED); /* no operation */
-    assert_int_equal(get(&t, NUNCHI__SPACE__KV, TENANT, "k"), ERR_UNSUPPORTED);
     assert_int_equal(get(&t, NUNCHI__SPACE__FEATURE, TENANT, "k"), ERR_UNSUPPORTED);
     assert_int_equal(get(&t, (Nunchi__Space)77, TENANT, "k"), ERR_UNSUPPORTED);
     assert_int_equal(get(&t, NUNCHI__SPACE__SPACE_NONE, TENANT, "k"), ERR_INVALID);
@@ -624,7 +623,7 @@ static int send_direct(void *ctx, enum store_line line, const slice *argv, size_
     return store_send(ctx, line, argv, n, fn, fn_ctx);
 }
 static void core_done(void *ctx, const struct cache_asker *to UNUSED, const Nunchi__CacheReply *r,
-                      const slice *frames UNUSED, size_t n)
+                      shared *const *values UNUSED, size_t n)
 {
     *(int *)ctx = r->op_case == NUNCHI__CACHE_REPLY__OP_VALUES ? 100 + (int)n : 1;
 }

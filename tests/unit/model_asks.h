@@ -26,11 +26,11 @@ UNUSED static void all_alike(struct world *w, const struct gen_request *rs, size
 #define PROMPT_MAX 300
 static int32_t prompts[64][PROMPT_MAX];
 
-UNUSED static void make_requests(struct gen_request *rs, size_t n, uint32_t shared)
+UNUSED static void make_requests(struct gen_request *rs, size_t n, uint32_t n_shared)
 {
     for (size_t i = 0; i < n; i++) {
-        uint32_t len = 1 + (uint32_t)(fake_mix(i, 99) % (PROMPT_MAX - shared - 1)) + shared;
-        fake_prompt(prompts[i], len, i + 1, shared);
+        uint32_t len = 1 + (uint32_t)(fake_mix(i, 99) % (PROMPT_MAX - n_shared - 1)) + n_shared;
+        fake_prompt(prompts[i], len, i + 1, n_shared);
         rs[i] = fake_request(1 + i % 3, 100 + i, prompts[i], len);
         rs[i].sampling.temperature = i % 2 ? 1 : 0;
         rs[i].sampling.seed = i;

@@ -302,10 +302,10 @@ static void world_run(struct world *w)
 /* ---- requests ---- */
 
 /* A prompt of n ids that is a function of `seed`; the first `shared` ids are the same for all. */
-UNUSED static void fake_prompt(int32_t *ids, uint32_t n, uint64_t seed, uint32_t shared)
+UNUSED static void fake_prompt(int32_t *ids, uint32_t n, uint64_t seed, uint32_t n_shared)
 {
     for (uint32_t i = 0; i < n; i++)
-        ids[i] = (int32_t)(2 + (fake_mix(fake_mix(7, i < shared ? 0 : seed), i) >> 20) %
+        ids[i] = (int32_t)(2 + (fake_mix(fake_mix(7, i < n_shared ? 0 : seed), i) >> 20) %
                                    (FAKE_VOCAB - 2));
 }
 
