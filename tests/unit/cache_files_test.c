@@ -69,8 +69,9 @@ static void put_bytes(ram_tier *t, const char *key, size_t n, uint64_t ends_ms)
 static void the_least_used_goes_first(void **state UNUSED)
 {
     ram_tier *t = ram_tier_new(4 * 1300);
-    for (const char *k = "a\0b\0c\0d"; *k; k += 2)
-        put_bytes(t, k, 1000, UINT64_MAX);
+    static const char *const keys[] = {"a", "b", "c", "d"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        put_bytes(t, keys[i], 1000, UINT64_MAX);
     assert_true(ram_tier_get(t, SLICE_LIT("a"), 0)); /* used again */
     put_bytes(t, "e", 1000, UINT64_MAX);
     assert_false(ram_tier_get(t, SLICE_LIT("b"), 0));
