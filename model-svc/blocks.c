@@ -141,6 +141,15 @@ uint32_t kvpool_find(kvpool *p, const struct digest *hash)
     return (uint32_t)(b - p->blocks);
 }
 
+uint32_t kvpool_peek(kvpool *p, const struct digest *hash)
+{
+    struct block *b = map_get(p->by_hash, hash_key(hash));
+    if (!b)
+        return KVPOOL_NONE;
+    add_ref(p, b);
+    return (uint32_t)(b - p->blocks);
+}
+
 uint32_t kvpool_publish(kvpool *p, uint32_t block, const struct digest *hash)
 {
     struct block *b = block_at(p, block);

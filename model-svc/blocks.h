@@ -22,6 +22,8 @@ void kvpool_ref(kvpool *p, uint32_t block);
 void kvpool_unref(kvpool *p, uint32_t block);
 /* The published block of that hash, with one more reference; KVPOOL_NONE. */
 uint32_t kvpool_find(kvpool *p, const struct digest *hash);
+/* The same without having asked for it: it is kept no longer than before. */
+uint32_t kvpool_peek(kvpool *p, const struct digest *hash);
 /* The caller's block is full and will not be written again. Returns the block to use from now on:
  * if the hash is known already (somebody computed the same), the caller's reference moves to that
  * one. */

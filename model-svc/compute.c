@@ -173,6 +173,11 @@ const struct engine_info *compute_info(const compute *c)
     return engine_info(c->e);
 }
 
+engine *compute_engine(const compute *c)
+{
+    return c->e;
+}
+
 const vocab *compute_vocab(const compute *c)
 {
     return c->words;

@@ -1,7 +1,7 @@
 /* The thread that owns the engine: loads the model, then computes one step at a time. Nothing else
- * touches the engine. Whoever is asked for the next step is asked on this thread: two changes of
- * threads between every two steps, on processors that the engine keeps busy, cost more than
- * planning does. */
+ * touches the engine, but for blocks that are in no step. Whoever is asked for the next step is
+ * asked on this thread: two changes of threads between every two steps, on processors that the
+ * engine keeps busy, cost more than planning does. */
 #ifndef NUNCHI_MODEL_COMPUTE_H
 #define NUNCHI_MODEL_COMPUTE_H
 
@@ -32,6 +32,8 @@ void compute_stop(compute *c);
 
 /* Valid from `loaded` with err 0 to compute_stop. */
 const struct engine_info *compute_info(const compute *c);
+/* For blocks that no step touches, on any thread. */
+engine *compute_engine(const compute *c);
 const vocab *compute_vocab(const compute *c);
 struct sched_vocab compute_words(compute *c);
 

@@ -21,6 +21,8 @@ sched *sched_new(const struct sched_config *cfg, const struct sched_vocab *words
     s->queue = fairq_new();
     list_init(&s->open);
     list_init(&s->running);
+    list_init(&s->fetches);
+    list_init(&s->offers);
     s->by_id = map_new();
     s->outbox = outbox_new();
     s->rows = xcalloc(cfg->step_tokens, sizeof *s->rows);
@@ -73,6 +75,8 @@ void sched_free(sched *s)
             fairq_remove(s->queue, &g->seqs[i].queued);
         free_generation(s, g, true);
     }
+    sched_fetch_clear(s);
+    sched_offer_clear(s);
     kvpool_free(s->pool);
     fairq_free(s->queue);
     map_free(s->by_id);
@@ -132,7 +136,10 @@ static void stop_running(sched *s, struct sequence *q)
         s->n_running--;
     }
     fairq_remove(s->queue, &q->queued);
-    sequence_drop(q, s->pool);
+    sched_offer(s, q, q->n_computed); /* cancelled or not: the work is done */
+    if (q->n_rows == 0)
+        sequence_drop(q, s->pool);
+    /* else the step under way writes into its blocks: they go with it, when that is done */
 }
 
 void sched_preempt(sched *s, struct sequence *q)
@@ -158,6 +165,7 @@ static void close_generation(sched *s, struct generation *g)
         s->n_waiting--;
     g->started = true;
     g->dead = true;
+    sched_fetch_forget(g);
     sched_reap(s, g);
 }
 
@@ -196,6 +204,9 @@ static void finish(sched *s, struct generation *g)
                            .n_ends = g->r.n_choices,
                            .prompt_tokens = g->r.n_prompt,
                            .cached_tokens = g->cached_tokens,
+                           .fetched_tokens = g->fetched_tokens < g->cached_tokens
+                                                 ? g->fetched_tokens
+                                                 : g->cached_tokens,
                            .drafted = g->drafted,
                            .accepted = g->accepted,
                            .queue_us = between(g->arrived_us, g->started_us),
@@ -261,6 +272,7 @@ static struct generation *new_generation(sched *s, uint64_t now_us, const struct
     struct generation *g = xcalloc(1, sizeof *g);
     g->r = *r;
     g->arrived_us = now_us;
+    list_init(&g->fetch_link);
     g->deadline_us = r->deadline_ms ? now_us + (uint64_t)r->deadline_ms * 1000 : 0;
     g->credit = r->credit;
     stops_init(&g->stops, g->r.stops, r->n_stops);
@@ -305,7 +317,16 @@ static int replay_all(sched *s, struct generation *g, struct why *w)
     return 0;
 }
 
-static void enqueue(sched *s, struct generation *g)
+void sched_enqueue(sched *s, struct generation *g)
+{
+    if (sched_fetch_begin(s, g))
+        return;
+    for (size_t i = 0; i < g->r.n_choices; i++)
+        if (g->seqs[i].state != SEQ_ENDED)
+            wait_for_turn(s, &g->seqs[i]);
+}
+
+static void admit(sched *s, struct generation *g)
 {
     struct id_key k = {g->r.gateway, g->r.request};
     map_put(s->by_id, key_of(&k), g);
@@ -314,9 +335,7 @@ static void enqueue(sched *s, struct generation *g)
     if (g->deadline_us && g->deadline_us < s->deadline_us)
         s->deadline_us = g->deadline_us;
     g->flow = flow_of(s, &g->r);
-    for (size_t i = 0; i < g->r.n_choices; i++)
-        if (g->seqs[i].state != SEQ_ENDED)
-            wait_for_turn(s, &g->seqs[i]);
+    sched_enqueue(s, g);
     if (g->n_open == 0)
         finish(s, g);
 }
@@ -343,7 +362,7 @@ int sched_take_request(sched *s, uint64_t now_us, const struct gen_request *r, a
     if (old)
         sched_cancel(s, r->gateway, r->request);
     g->a = a;
-    enqueue(s, g);
+    admit(s, g);
     return 0;
 }
 
@@ -428,6 +447,7 @@ struct sched_load sched_load_now(const sched *s)
     l.blocks_free = kvpool_available(s->pool);
     l.prefill_tok_s = pace_prefill_rate(&s->pace);
     l.decode_tok_s = pace_decode_rate(&s->pace);
+    l.fetch_tok_s = sched_fetch_rate(s);
     return l;
 }
 

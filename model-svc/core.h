@@ -31,6 +31,7 @@ struct sched_config {
     uint32_t step_tokens;    /* rows of one step */
     uint32_t queue_max;      /* requests waiting for their first step; more are refused */
     uint32_t draft_max;      /* ids guessed ahead of an answer, at most; 0: none (DRAFT_MAX) */
+    bool fetch;              /* there are caches: KV is fetched from them and offered to them */
     uint64_t step_target_us; /* a step should take no longer while answers are running */
     struct digest weights;
 };
@@ -58,7 +59,7 @@ struct sched_done {
     uint32_t attempt;
     const struct sched_end *ends;
     size_t n_ends;
-    uint32_t prompt_tokens, cached_tokens;
+    uint32_t prompt_tokens, cached_tokens, fetched_tokens;
     uint32_t drafted, accepted; /* rows spent on guesses, and those that came true */
     uint64_t queue_us, prefill_us, decode_us;
 };
@@ -112,6 +113,37 @@ void sched_flush(sched *s);
 void sched_collect(sched *s);
 void sched_send(sched *s);
 
+/* ---- KV that travels: decided here, moved by whoever has the engine and the sockets (transfer.h)
+ * ---- */
+
+/* Blocks of one group lie in one place. */
+#define KV_GROUP_BLOCKS 64
+
+/* Blocks of a prompt to ask the caches for. Pointers are good until sched_fetch_end, and until then
+ * nobody else touches the blocks that are to be filled: blocks[first .. first + n - 1], with
+ * chain[] the hashes of all of the prompt's blocks up to there. */
+struct sched_fetch {
+    uint64_t id;
+    const struct digest *chain;
+    const uint32_t *blocks;
+    uint32_t first, n;
+    slice tenant;
+};
+bool sched_fetch_next(sched *s, struct sched_fetch *out); /* each once */
+void sched_fetched(sched *s, uint64_t id, uint32_t n);    /* the first n of them are filled */
+/* No more will come. damaged: of those that were answered, how many were not what was asked for. */
+void sched_fetch_end(sched *s, uint64_t id, uint64_t took_us,
+                     uint32_t damaged); /* took 0: nobody was there to ask */
+
+/* A computed block to put into a cache. It stays as it is until sched_offer_end. */
+struct sched_offer {
+    uint32_t block;
+    struct digest hash, group;
+    char tenant[GENERATE_TENANT_BYTES];
+};
+bool sched_offer_next(sched *s, struct sched_offer *out);
+void sched_offer_end(sched *s, const struct sched_offer *o, bool exported);
+
 struct sched_load {
     uint32_t running, queued;             /* requests */
     uint64_t queued_tokens;               /* still to prefill, running ones included */
@@ -119,6 +151,12 @@ struct sched_load {
     uint32_t prefill_tok_s, decode_tok_s; /* 0: not measured yet */
     uint64_t steps, preemptions;
     uint64_t rows, drafted, accepted; /* computed; of them guesses; of those, come true */
+    uint32_t fetch_tok_s; /* tokens whose KV comes from caches in a second; 0: not measured */
+    struct {
+        uint64_t wanted, fetched, missed, damaged; /* blocks asked for, and what came of it */
+        uint64_t recomputed;                       /* not asked for: computing is sooner done */
+        uint64_t exported, dropped;
+    } kv;
 };
 struct sched_load sched_load_now(const sched *s);
 size_t sched_open(const sched *s); /* requests open */

@@ -21,7 +21,10 @@ struct generation {
     uint64_t credit;
     bool dead; /* nothing more is sent; freed when no step needs it */
     bool started, told_cached;
-    uint32_t cached_tokens;
+    uint32_t cached_tokens, fetched_tokens;
+    struct fetch *fetch; /* NULL: it waits for none */
+    struct list fetch_link;
+    uint32_t n_fetches;
     uint32_t drafted, accepted;
     uint64_t arrived_us, started_us, first_us, last_us, deadline_us; /* deadline 0: none */
 };
@@ -34,6 +37,14 @@ struct sched_bid {
 };
 
 struct outbox;
+
+/* What fetching has cost and brought lately; zeros: not known yet. */
+struct fetch_costs {
+    double ask_us; /* an answer that brings nothing */
+    double hit_us; /* … more for each block that it brings */
+    double odds;   /* share of the blocks asked for that came */
+    uint64_t n_refused;
+};
 
 struct sched {
     struct sched_config cfg;
@@ -53,6 +64,14 @@ struct sched {
     uint64_t deadline_us; /* none of those open ends earlier; UINT64_MAX: none has one */
     struct outbox *outbox;
     buf scratch; /* text of one token */
+
+    /* KV from and for caches: fetch.c, offer.c */
+    struct list fetches; /* struct fetch */
+    uint64_t last_fetch;
+    uint32_t n_fetching; /* blocks they hold room for */
+    struct fetch_costs fetch_costs;
+    struct list offers; /* struct offer, oldest first */
+    uint32_t n_offers;
 
     /* the step under way */
     bool busy;
@@ -88,7 +107,18 @@ void sched_end_sequence(sched *s, struct sequence *q, uint64_t now_us);
 /* Ends it with an error (0: silently). Its memory goes when no step needs it. */
 void sched_fail(sched *s, struct generation *g, int err, const struct why *w);
 void sched_reap(sched *s, struct generation *g);
+/* Its sequences wait for their turn, or first for what caches have of the prompt. */
+void sched_enqueue(sched *s, struct generation *g);
+/* fetch.c. True: it waits for a fetch; sched_enqueue follows. */
+bool sched_fetch_begin(sched *s, struct generation *g);
+void sched_fetch_forget(struct generation *g); /* it does not wait any more */
+void sched_fetch_clear(sched *s);
+uint32_t sched_fetch_rate(const sched *s); /* tokens a second; 0: not known */
+/* offer.c: what is computed of q up to a position may go out. */
+void sched_offer(sched *s, struct sequence *q, uint32_t until);
+void sched_offer_clear(sched *s);
 /* plan.c */
+void sched_copied(sched *s); /* what was copied from may be used again */
 void sched_admit(sched *s, uint64_t now_us);
 /* speculate.c: adds guesses to the next tokens of order[0 .. n-1], where they are worth their rows.
  */

@@ -55,7 +55,7 @@ static const struct opt OPTIONS[] = {
     CONFIG_GROUP("Cluster"),
     WIRE_GATEWAYS_OPTION(struct model_options),
     OPT(caches, "caches", OPT_STR, "127.0.0.1:8651", 0, 0,
-        "cache services; accepted for a uniform configuration, not used yet"),
+        "cache services that keep KV for all workers; \"\": none"),
     WIRE_KEYS_OPTIONS(struct model_options),
 
     CONFIG_GROUP("Running"),

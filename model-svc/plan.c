@@ -151,6 +151,12 @@ static struct sequence *victim_for(sched *s, const struct sequence *q)
     return behind;
 }
 
+void sched_copied(sched *s)
+{
+    while (s->work.n_copies > 0)
+        kvpool_unref(s->pool, s->copies[--s->work.n_copies].from);
+}
+
 /* Returns up to where q has room; the copy it needs first, if any, is noted in the step. */
 static uint32_t make_room(sched *s, struct sequence *q, uint32_t until)
 {
@@ -352,8 +358,10 @@ struct sched_work *sched_plan(sched *s, uint64_t now_us)
     keep_promise(s);
     plan_decodes(s);
     plan_prefills(s);
-    if (s->n_rows == 0)
+    if (s->n_rows == 0) {
+        sched_copied(s);
         return NULL;
+    }
     s->busy = true;
     s->work.step = (struct engine_step){s->seqs, s->n_members, s->rows, s->n_rows};
     return &s->work;

@@ -94,6 +94,7 @@ void reply_done(const struct sched_done *d, const struct digest *numerics, arena
     }
     m.prompt_tokens = d->prompt_tokens;
     m.cached_tokens = d->cached_tokens;
+    m.fetched_tokens = d->fetched_tokens;
     m.queue_us = us32(d->queue_us);
     m.prefill_us = us32(d->prefill_us);
     m.decode_us = us32(d->decode_us);

@@ -85,6 +85,8 @@ static uint32_t computed(sched *s, struct sequence *q, uint64_t now_us)
     bool ended = take_tokens(s, q);
     uint32_t n = q->n_ids - before, true_ones = n > 0 ? n - 1 : 0;
     sequence_computed(q, s->pool, q->n_computed + rows + true_ones);
+    if (in_prompt)
+        sched_offer(s, q, q->n_computed < q->n_prompt ? q->n_computed : q->n_prompt);
     fairq_charge(g->flow, rows + true_ones);
     s->counts.drafted += q->n_drafts;
     s->counts.accepted += true_ones;
@@ -119,6 +121,7 @@ void sched_result(sched *s, uint64_t now_us, int err, const struct why *w, uint6
 {
     CHECK(s->busy);
     s->busy = false;
+    sched_copied(s);
     s->counts.steps++;
     s->counts.rows += s->n_rows;
     uint32_t tokens = 0;

@@ -84,6 +84,12 @@ static void chain_on(struct sequence *s)
     }
 }
 
+uint32_t sequence_hashes(struct sequence *s)
+{
+    chain_on(s);
+    return s->n_hashes;
+}
+
 static void add_block(struct sequence *s, uint32_t block)
 {
     if (s->n_blocks == s->cap_blocks) {
@@ -106,6 +112,8 @@ void sequence_reuse(struct sequence *s, kvpool *pool)
             return;
         add_block(s, block);
         s->n_computed = s->n_blocks * B < last ? s->n_blocks * B : last;
+        if (s->n_offered < s->n_blocks)
+            s->n_offered = s->n_blocks;
     }
 }
 
@@ -119,6 +127,8 @@ void sequence_share_prompt(struct sequence *s, const struct sequence *from, kvpo
     }
     /* without ids of its own it needs the logits of the prompt's last token */
     s->n_computed = s->n_ids ? s->n_prompt : s->n_prompt - 1;
+    if (s->n_offered < s->n_prompt / B)
+        s->n_offered = s->n_prompt / B;
 }
 
 bool sequence_next_hash(struct sequence *s, struct digest *out)
@@ -147,7 +157,8 @@ static bool own_begun_block(struct sequence *s, kvpool *pool, struct seq_copy *c
     if (mine == KVPOOL_NONE)
         return false;
     *copy = (struct seq_copy){s->blocks[i], mine, s->n_computed % B};
-    kvpool_unref(pool, s->blocks[i]);
+    if (copy->n_tokens == 0)
+        kvpool_unref(pool, s->blocks[i]);
     s->blocks[i] = mine;
     return true;
 }

@@ -12,9 +12,10 @@
 #include "model-svc/request.h"
 
 enum seq_state {
-    SEQ_QUEUED,  /* waits for its turn; holds no blocks */
-    SEQ_PARKED,  /* waits for credit; holds no blocks */
-    SEQ_RUNNING, /* may hold blocks; takes steps while there is credit */
+    SEQ_QUEUED,   /* waits for its turn; holds no blocks */
+    SEQ_PARKED,   /* waits for credit; holds no blocks */
+    SEQ_FETCHING, /* waits for what caches have of its prompt; holds no blocks */
+    SEQ_RUNNING,  /* may hold blocks; takes steps while there is credit */
     SEQ_ENDED,
 };
 
@@ -42,6 +43,7 @@ struct sequence {
     blockhash *chain;
     struct digest *hashes; /* of the full blocks of the tokens known */
     uint32_t n_hashes, cap_hashes, n_chained;
+    uint32_t n_offered; /* blocks from the front that caches need not be offered any more */
     const struct gen_salt *salts;
     size_t n_salts, next_salt;
 
@@ -66,6 +68,7 @@ void sequence_init(struct sequence *s, const struct gen_request *r, const struct
                    const struct digest *weights);
 void sequence_clear(struct sequence *s, kvpool *pool);
 
+uint32_t sequence_hashes(struct sequence *s); /* brings s->hashes up to date; how many there are */
 uint32_t sequence_total(const struct sequence *s);                   /* tokens known */
 int32_t sequence_token(const struct sequence *s, uint32_t position); /* or a guess behind them */
 void sequence_append(struct sequence *s, int32_t id);
@@ -89,8 +92,9 @@ struct seq_copy {
     uint32_t from, to, n_tokens;
 };
 /* Makes positions n_computed .. until-1 writable. A shared block is replaced by a copy: *copy says
- * what to copy first (n_tokens 0: nothing). Returns up to where there is room: less than `until`
- * when blocks ran out. */
+ * what to copy first (n_tokens 0: nothing), and its `from` is the caller's to give back when that
+ * is done: until then nobody else may be given it. Returns up to where there is room: less than
+ * `until` when blocks ran out. */
 uint32_t sequence_room(struct sequence *s, kvpool *pool, uint32_t until, struct seq_copy *copy);
 /* K and V up to `until` are computed: full blocks become findable. */
 void sequence_computed(struct sequence *s, kvpool *pool, uint32_t until);

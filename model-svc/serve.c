@@ -13,6 +13,7 @@
 #include "model-svc/gates.h"
 #include "model-svc/identity.h"
 #include "model-svc/reply.h"
+#include "model-svc/transfer.h"
 #include "proto/generate.pb-c.h"
 
 struct model_serve {
@@ -35,6 +36,7 @@ struct model_serve {
     void *prepare;
     struct loop_timer deadline, drain;
     struct gates gates;
+    transfer *moves; /* NULL: there are no caches */
     arena *scratch;
     buf body;
 };
@@ -109,6 +111,8 @@ static void pump(model_serve *v)
     size_t open = sched_open(v->s);
     pthread_mutex_unlock(&v->lock);
     sched_send(v->s);
+    if (v->moves)
+        transfer_pump(v->moves);
     if (next == UINT64_MAX)
         loop_timer_cancel(v->l, &v->deadline);
     else
@@ -148,6 +152,51 @@ static bool on_prepare(void *ctx)
         pump(v);
     }
     return false;
+}
+
+/* ---- KV that travels ---- */
+
+static bool next_fetch(void *ctx, struct sched_fetch *out)
+{
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
+    bool any = sched_fetch_next(v->s, out);
+    pthread_mutex_unlock(&v->lock);
+    return any;
+}
+
+static void on_fetched(void *ctx, uint64_t id, uint32_t n)
+{
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
+    sched_fetched(v->s, id, n);
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void on_fetch_end(void *ctx, uint64_t id, uint64_t took_us, uint32_t damaged)
+{
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
+    sched_fetch_end(v->s, id, took_us, damaged);
+    pthread_mutex_unlock(&v->lock);
+    v->dirty = true;
+}
+
+static bool next_offer(void *ctx, struct sched_offer *out)
+{
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
+    bool any = sched_offer_next(v->s, out);
+    pthread_mutex_unlock(&v->lock);
+    return any;
+}
+
+static void on_offer_end(void *ctx, const struct sched_offer *o, bool exported)
+{
+    model_serve *v = ctx;
+    pthread_mutex_lock(&v->lock);
+    sched_offer_end(v->s, o, exported);
+    pthread_mutex_unlock(&v->lock);
 }
 
 /* ---- what comes in ---- */
@@ -265,6 +314,8 @@ static void on_heartbeat(void *ctx, peer_link *k UNUSED, Nunchi__Heartbeat *out)
     out->prefill_tok_s = load.prefill_tok_s;
     out->decode_tok_s = load.decode_tok_s;
     out->queued_tokens = load.queued_tokens;
+    out->steps = load.steps;
+    out->fetch_tok_s = load.fetch_tok_s;
     out->draining = v->draining;
 }
 
@@ -275,6 +326,11 @@ static bool says_chat(const model_serve *v)
     if (strcmp(v->o->chat_format, "none") == 0)
         return false;
     return strcmp(v->o->chat_format, "auto") != 0 || vocab_chat_template(compute_vocab(v->c)).n > 0;
+}
+
+static bool has_caches(const struct model_options *o)
+{
+    return o->caches && *o->caches;
 }
 
 static int open_links(model_serve *v, struct why *w)
@@ -301,7 +357,14 @@ static int open_links(model_serve *v, struct why *w)
                                .heartbeat = on_heartbeat};
     err = links_new(v->b, v->l, &cfg, &v->ls, w);
     v->gates.ls = v->ls;
-    return err;
+    if (err < 0 || !has_caches(v->o))
+        return err;
+    struct transfer_config tc = {
+        .caches = v->o->caches,
+        .ready = cfg.ready,
+        .e = compute_engine(v->c),
+        .ops = {v, next_fetch, on_fetched, on_fetch_end, next_offer, on_offer_end}};
+    return transfer_new(v->b, v->l, &tc, &v->moves, w);
 }
 
 /* What fits: the model's own context, what was configured, and the KV there is (one block is for a
@@ -325,6 +388,7 @@ static void make_scheduler(model_serve *v)
                                .step_tokens = (uint32_t)v->o->step_tokens,
                                .queue_max = (uint32_t)v->o->queue_max,
                                .draft_max = (uint32_t)v->o->draft_max,
+                               .fetch = has_caches(v->o),
                                .step_target_us = (uint64_t)v->o->step_ms * 1000,
                                .weights = i->weights};
     struct sched_out out = {v, on_deltas, on_done, on_error};
@@ -450,6 +514,8 @@ void model_serve_free(model_serve *v)
 {
     if (!v)
         return;
+    transfer_free(v->moves);
+    v->moves = NULL;
     compute_stop(v->c);
     if (v->prepare)
         loop_prepare_del(v->l, v->prepare);
