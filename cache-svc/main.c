@@ -2,6 +2,7 @@
 
 #include "cache-svc/serve.h"
 #include "common/base/alive.h"
+#include "common/base/heap.h"
 #include "common/base/log.h"
 
 struct program {
@@ -41,6 +42,7 @@ int main(int argc, char **argv)
     log_init("cache", level, 2);
     config_log(&CACHE_OPTIONS, &o);
 
+    heap_keep_large();
     struct program p = {.l = loop_new()};
     struct why w = {0};
     loop_signal(p.l, SIGTERM, on_term, &p);

@@ -409,6 +409,12 @@ int engine_block_copy(engine *e, uint32_t from, uint32_t to, uint32_t n_tokens)
     return 0;
 }
 
+void engine_touch_kv(const engine *e)
+{
+    if (e->b->ops->kv_touch)
+        e->b->ops->kv_touch(e->b);
+}
+
 int engine_block_export(const engine *e, uint32_t block, void *out, size_t cap)
 {
     if (block >= e->info.n_kv_blocks || cap < e->info.kv_block_bytes)

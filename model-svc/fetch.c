@@ -198,6 +198,8 @@ static void go_on(struct sched *s, struct generation *g, const struct fetch *f)
     list_remove(&g->fetch_link);
     g->fetch = NULL;
     g->fetched_tokens += f->n_done * B;
+    if (f->n_done < f->n)
+        g->n_fetches = FETCHES_OF_ONE; /* nobody has more */
     sched_enqueue(s, g);
 }
 

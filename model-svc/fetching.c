@@ -121,6 +121,8 @@ static void end(struct fetching *f)
     if (damaged)
         log_warn("KV blocks from a cache were damaged; they are computed",
                  LOG_U64("blocks", damaged));
+    log_debug("fetched", LOG_U64("wanted", f->what.n), LOG_U64("blocks", f->n_done),
+              LOG_U64("took_us", took));
     fetching_free(f);
     t->ops.fetch_end(t->ops.ctx, id, took, damaged);
 }

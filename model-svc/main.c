@@ -1,6 +1,7 @@
 #include <signal.h>
 
 #include "common/base/alive.h"
+#include "common/base/heap.h"
 #include "common/base/log.h"
 #include "model-svc/serve.h"
 
@@ -38,6 +39,7 @@ int main(int argc, char **argv)
     log_init("model", level, 2);
     config_log(&MODEL_OPTIONS, &o);
 
+    heap_keep_large();
     struct program p = {.l = loop_new()};
     loop_signal(p.l, SIGTERM, on_term, &p);
     loop_signal(p.l, SIGINT, on_term, &p);

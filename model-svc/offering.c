@@ -1,14 +1,9 @@
 /* Out: blocks that are computed, one batch after another, asked about first: of many workers that
  * compute the same prefix, one sends it. A token never waits for this: the bytes are taken out and
  * sealed by a thread that runs when nobody else wants to. */
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "model-svc/transfer_int.h"
-
-#define LEAST_PRIORITY 19
 
 struct offering {
     transfer *t;
@@ -33,6 +28,7 @@ static void let_go(struct offering *o, bool sent)
         shared_unref(o->parts[i]);
     for (uint32_t i = 0; i < o->n; i++)
         t->ops.offer_end(t->ops.ctx, &o->blocks[i], sent && o->missing >> i & 1);
+    log_debug("offered", LOG_U64("blocks", o->n), LOG_U64("sent", sent ? o->n_parts / t->parts : 0));
     t->going = NULL;
     free(o);
 }
@@ -115,7 +111,7 @@ static bool seal_block(struct offering *o, const struct sched_offer *b)
 static void seal(void *ctx)
 {
     struct offering *o = ctx;
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LEAST_PRIORITY); /* of this thread alone */
+    transfer_step_aside();
     bool ok = true;
     for (uint32_t i = 0; ok && i < o->n; i++)
         if (o->missing >> i & 1)

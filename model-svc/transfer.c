@@ -1,9 +1,13 @@
 #include "model-svc/transfer_int.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
 #define CLOSING_TURN_US 10000
+#define LEAST_PRIORITY 19
 
 static void set_tick(transfer *t)
 {
@@ -114,6 +118,24 @@ static void on_up(void *ctx, peer_link *k UNUSED)
     transfer_pump(ctx);
 }
 
+/* A prefix that comes in from a cache should not wait for the kernel to clear its pages. */
+static void touch(void *ctx)
+{
+    const transfer *t = ctx;
+    transfer_step_aside();
+    engine_touch_kv(t->e);
+}
+
+static void on_touched(void *ctx)
+{
+    ((transfer *)ctx)->touching = false;
+}
+
+void transfer_step_aside(void)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LEAST_PRIORITY); /* of this thread alone */
+}
+
 void transfer_pump(transfer *t)
 {
     if (t->closing)
@@ -140,6 +162,7 @@ int transfer_new(bus *b, loop *l, const struct transfer_config *cfg, transfer **
     uint32_t keys = TRANSFER_KEYS_MAX / (t->parts ? t->parts : 1);
     t->blocks_per_ask = fit < keys ? (uint32_t)fit : keys;
     t->mover = workq_new(l, 1, "kv");
+    t->touching = workq_add(t->mover, 1, touch, on_touched, t) == 0;
     *out = t;
     if (t->parts == 0 || t->blocks_per_ask == 0) {
         transfer_free(t);
@@ -168,7 +191,7 @@ void transfer_free(transfer *t)
         return;
     t->closing = true;
     workq_free(t->mover); /* what it is at ends first … */
-    while (t->sealing)
+    while (t->sealing || t->touching)
         loop_turn(t->l, CLOSING_TURN_US); /* … and is told by the loop */
     for (peer_link *k = t->ls ? links_next(t->ls, NULL) : NULL; k; k = links_next(t->ls, k))
         calls_peer_down(t->calls, link_id(k));

@@ -36,6 +36,7 @@ struct transfer {
     struct offering *going;  /* NULL: nothing is on its way out */
     struct sched_offer next; /* of another group than those before it */
     bool has_next, closing;
+    bool touching; /* the mover is at it */
     bool sealing; /* `going` is the mover's */
 };
 
@@ -47,6 +48,7 @@ Nunchi__BlobKey *transfer_key(arena *a, const transfer *t, slice tenant, const s
                               const struct digest *group, uint32_t part);
 int transfer_unpack(arena *a, const struct wire_msg *m, Nunchi__CacheReply **out) MUST_USE;
 
+void transfer_step_aside(void); /* this thread runs when nobody else wants to */
 void fetching_start(transfer *t);
 void fetching_clear(transfer *t);
 void offering_start(transfer *t);

@@ -137,6 +137,7 @@ struct backend_ops {
 
     /* ---- KV blocks ---- */
     size_t (*block_bytes)(const backend *b); /* of one exported block; after add_kv */
+    void (*kv_touch)(const backend *b); /* gets the pool's memory from the kernel; any thread; NULL: it is there */
     void (*block_copy)(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
     void (*block_export)(const backend *b, uint32_t block, void *out);
     bool (*block_import)(backend *b, uint32_t block, const void *p); /* false: it holds what no step stores; nothing changed */

@@ -235,6 +235,7 @@ static const struct backend_ops CPU_OPS = {
     .parallel = parallel,
     .held = cpu_held,
     .block_bytes = cpu_block_bytes,
+    .kv_touch = cpu_kv_touch,
     .block_copy = cpu_block_copy,
     .block_export = cpu_block_export,
     .block_import = cpu_block_import,

@@ -218,6 +218,7 @@ void cpu_attention(backend *b, const struct attention_op *op, act_id q, act_id k
 int cpu_add_kv(backend *b, const struct kv_shape *shape);
 uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head);
 size_t cpu_block_bytes(const backend *b);
+void cpu_kv_touch(const backend *b);
 void cpu_block_copy(backend *b, uint32_t from, uint32_t to, uint32_t n_tokens);
 void cpu_block_export(const backend *b, uint32_t block, void *out);
 bool cpu_block_import(backend *b, uint32_t block, const void *p);

@@ -1,6 +1,8 @@
 /* The KV pool: its memory, and whole blocks of it. */
 #include "engine/backend/cpu.h"
 
+#include <sys/mman.h>
+
 int cpu_add_kv(backend *b, const struct kv_shape *shape)
 {
     cpu *c = cpu_of(b);
@@ -26,6 +28,21 @@ uint8_t *cpu_kv_at(const cpu *c, uint32_t block, uint32_t layer, uint32_t head)
 size_t cpu_block_bytes(const backend *b)
 {
     return ((const cpu *)(const void *)b)->kv_block_bytes;
+}
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; older kernels refuse it, and memory comes when it is used */
+#endif
+#define TOUCH_BYTES ((size_t)16 << 20)
+
+void cpu_kv_touch(const backend *b)
+{
+    const cpu *c = (const cpu *)(const void *)b;
+    for (size_t at = 0; at < c->kv_bytes; at += TOUCH_BYTES) {
+        size_t n = c->kv_bytes - at < TOUCH_BYTES ? c->kv_bytes - at : TOUCH_BYTES;
+        if (madvise(c->kv + at, n, MADV_POPULATE_WRITE) < 0)
+            return;
+    }
 }
 
 /* The first n tokens of one layer and head. */
