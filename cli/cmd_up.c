@@ -23,7 +23,7 @@
 static const char USAGE[] =
     "usage: nunchi up [OPTIONS]\n"
     "\n"
-    "Starts Redis, the five services and as many model workers as asked for, in the background on "
+    "Starts Redis (one for records, one for KV), the five services and as many model workers as asked for, in the background on "
     "this machine, and\n"
     "returns when a request would be answered.\n"
     "\n"

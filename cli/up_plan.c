@@ -40,6 +40,29 @@ static int need_program(const char *name, char **out, struct why *w)
                                                      : "build it with: make");
 }
 
+static void add_redis(struct plan *p, const char *name, const char *program, const char *folder,
+                      bool durable, const char *policy)
+{
+    struct plan_service *s = plan_add(p, name, program);
+    plan_arg(s, "--port");
+    plan_arg(s, "0");
+    plan_arg(s, "--unixsocket");
+    plan_arg(s, "%s/%s.sock", p->state.sockets, name);
+    plan_arg(s, "--unixsocketperm");
+    plan_arg(s, "700");
+    plan_arg(s, "--dir");
+    plan_arg(s, "%s", folder);
+    plan_arg(s, "--appendonly");
+    plan_arg(s, "%s", durable ? "yes" : "no");
+    plan_arg(s, "--save");
+    plan_arg(s, "%s", "");
+    plan_arg(s, "--maxmemory");
+    plan_arg(s, "1gb");
+    plan_arg(s, "--maxmemory-policy");
+    plan_arg(s, "%s", policy);
+}
+
+/* Two: hundreds of megabytes of KV that may be forgotten share neither the file nor the room of what must last. */
 static int plan_redis(struct plan *p, struct why *w)
 {
     char *program, *data;
@@ -48,24 +71,9 @@ static int plan_redis(struct plan *p, struct why *w)
         return e;
     e = home_make("redis/", &data, w);
     if (e >= 0) {
-        struct plan_service *s = plan_add(p, "redis", program);
-        plan_arg(s, "--port");
-        plan_arg(s, "0");
-        plan_arg(s, "--unixsocket");
-        plan_arg(s, "%s/redis.sock", p->state.sockets);
-        plan_arg(s, "--unixsocketperm");
-        plan_arg(s, "700");
-        plan_arg(s, "--dir");
-        plan_arg(s, "%s", data);
-        plan_arg(s, "--appendonly");
-        plan_arg(s, "yes");
-        plan_arg(s, "--save");
-        plan_arg(s, "%s", "");
-        plan_arg(s, "--maxmemory");
-        plan_arg(s, "1gb");
         /* What carries no time to live (files) is never evicted. */
-        plan_arg(s, "--maxmemory-policy");
-        plan_arg(s, "volatile-lru");
+        add_redis(p, "redis", program, data, true, "volatile-lru");
+        add_redis(p, "redis-kv", program, data, false, "allkeys-lfu");
         free(data);
     }
     free(program);
@@ -105,6 +113,8 @@ static int plan_cache(struct plan *p, struct why *w)
     plan_arg(s, "ipc://%s/cache.sock", p->state.sockets);
     plan_arg(s, "--redis");
     plan_arg(s, "unix:%s/redis.sock", p->state.sockets);
+    plan_arg(s, "--kv-redis");
+    plan_arg(s, "unix:%s/redis-kv.sock", p->state.sockets);
     return 0;
 }
 
