@@ -28,7 +28,8 @@ static void let_go(struct offering *o, bool sent)
         shared_unref(o->parts[i]);
     for (uint32_t i = 0; i < o->n; i++)
         t->ops.offer_end(t->ops.ctx, &o->blocks[i], sent && o->missing >> i & 1);
-    log_debug("offered", LOG_U64("blocks", o->n), LOG_U64("sent", sent ? o->n_parts / t->parts : 0));
+    log_debug("offered", LOG_U64("blocks", o->n),
+              LOG_U64("sent", sent ? o->n_parts / t->parts : 0));
     t->going = NULL;
     free(o);
 }

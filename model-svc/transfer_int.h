@@ -37,7 +37,7 @@ struct transfer {
     struct sched_offer next; /* of another group than those before it */
     bool has_next, closing;
     bool touching; /* the mover is at it */
-    bool sealing; /* `going` is the mover's */
+    bool sealing;  /* `going` is the mover's */
 };
 
 /* A request to the cache that has `group`. Negative: nobody is asked, and `done` never comes. */

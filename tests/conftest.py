@@ -112,6 +112,9 @@ class Cluster:
         return openai.OpenAI(base_url=self.url + "/v1", api_key=kw.pop("api_key", "none"), max_retries=0,
                              timeout=120 * SLOW, **kw)
 
+    def log(self, name):
+        return (self.home / "logs" / f"{name}.log").read_text(errors="replace")
+
     def logs(self):
         folder = self.home / "logs"
         text = [f"==> {p.name}\n{p.read_text(errors='replace')[-4000:]}" for p in sorted(folder.glob("*.log"))]
