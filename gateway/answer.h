@@ -23,6 +23,8 @@ enum gw_end { GW_END_STOP, GW_END_LENGTH };
 
 struct gw_usage {
     uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    bool numerics_changed; /* its end was computed by other arithmetic than its beginning: no worker
+                              of the first kind was left */
 };
 
 struct gw_fail {

@@ -203,12 +203,18 @@ static void set_client(struct ex *x, struct gw_request *r)
     memcpy(r->client, d.b, sizeof r->client);
 }
 
-static void set_deadline(struct ex *x, struct gw_request *r)
+static int set_deadline(struct ex *x, struct gw_request *r, struct gw_fail *f)
 {
-    uint64_t ms;
-    if (slice_u64(http_header(x->h, "X-Nunchi-Timeout-Ms"), &ms) == 0 && ms >= 1 &&
-        ms < x->a->cfg.request_ms)
-        r->deadline_ms = (uint32_t)ms;
+    slice text = slice_trim(http_header(x->h, "X-Nunchi-Timeout-Ms"));
+    uint64_t ms = 0;
+    if (text.n == 0)
+        return 0;
+    if (slice_u64(text, &ms) < 0 || ms < 1 || ms > x->a->cfg.request_ms)
+        return gw_failed(f, ERR_INVALID, NULL, "X-Nunchi-Timeout-Ms",
+                         "X-Nunchi-Timeout-Ms is a number of milliseconds from 1 to %u",
+                         x->a->cfg.request_ms);
+    r->deadline_ms = (uint32_t)ms;
+    return 0;
 }
 
 static void ask(struct ex *x, struct gw_request *r)
@@ -219,7 +225,11 @@ static void ask(struct ex *x, struct gw_request *r)
     memcpy(r->trace, x->trace, sizeof r->trace);
     memcpy(r->span, x->span, sizeof r->span);
     set_client(x, r);
-    set_deadline(x, r);
+    if (set_deadline(x, r, &f) < 0) {
+        gw_request_free(r);
+        api_fail(x, &f);
+        return;
+    }
     r->no_store = wants_no_store(x);
     if (!r->sampling.seed_given)
         r->sampling.seed = random_u64();

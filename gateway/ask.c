@@ -57,8 +57,8 @@ static void tell_cancel(struct ask *a, const char *reason)
 static void on_done(void *ctx, int err, const struct wire_msg *m, const struct why *w)
 {
     struct ask *a = ctx;
-    if (err == ERR_TIMEOUT ||
-        err == ERR_PROTO) /* found out here: there it may still be worked on */
+    if (err == ERR_TIMEOUT || err == ERR_PROTO ||
+        a->g->loss.stuck) /* found out here: there it may still be worked on */
         tell_cancel(a, "deadline");
     closed(a);
     a->done(a, err, m, w);

@@ -12,6 +12,7 @@ gw *gw_new(const struct gw_config *cfg, const struct gw_out *out)
     g->out = *out;
     g->calls = calls_new();
     g->route = route_new();
+    g->suspects = suspects_new();
     g->jobs = map_new();
     g->runs = map_new();
     g->ingests = map_new();
@@ -37,6 +38,7 @@ void gw_free(gw *g)
     ask_free_orphans(g);
     calls_free(g->calls);
     route_free(g->route);
+    suspects_free(g->suspects);
     timers_clear(&g->timers);
     map *const maps[] = {g->jobs, g->runs, g->ingests, g->uploads, g->asks, g->tenants};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
@@ -60,11 +62,14 @@ void core_settle(gw *g)
     }
 }
 
+static void look_for_stuck(gw *g);
+
 uint64_t gw_tick(gw *g, uint64_t now_us)
 {
     core_enter(g, now_us);
     calls_tick(g->calls, now_us);
     timers_run(&g->timers, now_us);
+    look_for_stuck(g);
     core_settle(g);
     uint64_t a = calls_tick(g->calls, now_us), b = timers_next_us(&g->timers);
     return a < b ? a : b;
@@ -92,20 +97,50 @@ void gw_peer_changed(gw *g, uint64_t now_us, uint64_t peer, const Nunchi__Ready 
     struct worker *w = route_find(g->route, peer);
     if (w) {
         uint32_t slots = w->slots;
-        bool was_draining = w->draining;
-        route_changed(w, r, h);
-        g->dirty |= w->slots > slots || was_draining != w->draining;
+        bool was_draining = w->draining, was_stuck = w->stuck;
+        route_changed(w, now_us, r, h);
+        g->dirty |= w->slots > slots || was_draining != w->draining || was_stuck != w->stuck;
     }
     core_settle(g);
 }
 
-void gw_peer_down(gw *g, uint64_t now_us, uint64_t peer)
+void gw_peer_down(gw *g, uint64_t now_us, uint64_t peer, bool died)
 {
     core_enter(g, now_us);
+    const struct worker *w = route_find(g->route, peer);
+    g->loss.died = died && w && !w->draining;
+    g->loss.alone = w ? w->alone : 0;
     route_down(g->route, peer); /* first: what is told "lost" must not go there again */
     calls_peer_down(g->calls, peer);
+    g->loss.died = false;
+    g->loss.alone = 0;
     g->dirty = true;
     core_settle(g);
+}
+
+/* It says that it lives, and computes nothing: its requests go elsewhere, and new ones too, until
+ * it moves again. */
+static void give_up(gw *g, struct worker *w)
+{
+    w->stuck = true;
+    g->counts.stalled_workers++;
+    g->loss.stuck = true;
+    calls_peer_down(g->calls, w->peer);
+    g->loss.stuck = false;
+    g->dirty = true;
+}
+
+#define STALL_LOOK_US 500000
+
+static void look_for_stuck(gw *g)
+{
+    if (g->cfg.stall_ms == 0 || g->now_us < g->stall_look_us)
+        return;
+    g->stall_look_us = g->now_us + STALL_LOOK_US;
+    for (struct worker *w = NULL; (w = route_next(g->route, w));)
+        if (w->service == SERVICE_MODEL && !w->stuck && w->steps && w->running && w->open &&
+            g->now_us - w->moved_us > (uint64_t)g->cfg.stall_ms * 1000)
+            give_up(g, w);
 }
 
 static void on_step(gw *g, uint64_t peer, const struct wire_msg *m)

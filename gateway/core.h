@@ -26,7 +26,11 @@ struct gw_config {
     uint32_t tenant_max;     /* admitted at once per tenant; 0: no limit */
     uint32_t request_ms;     /* deadline of a question, waiting included */
     uint32_t worker_wait_ms; /* how long to wait when no worker of a kind is there at all */
-    uint32_t notes_tokens;   /* budget for video notes in a prompt; 0: the tokenizer's */
+    uint32_t stall_ms; /* a worker that computes nothing for so long though it has requests is given
+                          up */
+    uint32_t condemned_ms;    /* a request that workers died of is refused for so long */
+    uint32_t client_stall_ms; /* a client that reads nothing for so long is cut off */
+    uint32_t notes_tokens;    /* budget for video notes in a prompt; 0: the tokenizer's */
 };
 
 struct gw_out {
@@ -45,7 +49,8 @@ void gw_drain(gw *g);              /* admits nothing any more */
 void gw_peer_up(gw *g, uint64_t now_us, uint64_t peer, const Nunchi__Ready *r);
 void gw_peer_changed(gw *g, uint64_t now_us, uint64_t peer, const Nunchi__Ready *r,
                      const Nunchi__Heartbeat *h);
-void gw_peer_down(gw *g, uint64_t now_us, uint64_t peer);
+/* died: without having said that it would go. */
+void gw_peer_down(gw *g, uint64_t now_us, uint64_t peer, bool died);
 void gw_peer_msg(gw *g, uint64_t now_us, uint64_t peer, const struct wire_msg *m);
 
 /* ---- questions ---- */
@@ -102,6 +107,7 @@ void gw_models(gw *g, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *c
 struct gw_counts {
     uint64_t admitted, refused, done, failed, cancelled, cache_hits, cache_misses, retries,
         prompt_tokens, completion_tokens;
+    uint64_t suspects, condemned, stalled_workers, stalled_clients;
 };
 const struct gw_counts *gw_counts(const gw *g);
 

@@ -10,6 +10,7 @@
 #include "gateway/base64.h"
 #include "gateway/core.h"
 #include "gateway/route.h"
+#include "gateway/suspects.h"
 
 struct gw {
     struct gw_config cfg;
@@ -30,6 +31,13 @@ struct gw {
     uint64_t last_id;
     bool dirty; /* a slot or a worker came free: look at the waiting */
     bool draining;
+    suspects *suspects;
+    /* While the calls of a worker end that is lost: how it went, and who ran there alone. */
+    struct {
+        bool died, stuck;
+        uint64_t alone; /* a job's id; 0: nobody */
+    } loss;
+    uint64_t stall_look_us;
     struct gw_counts counts;
 };
 
@@ -146,6 +154,11 @@ struct job {
     struct job_choice choice[CHOICES_MAX];
     uint64_t credit; /* tokens that the worker may still send */
     uint32_t cached_tokens;
+    struct loop_timer stall; /* the client does not read */
+    unsigned deaths;         /* of workers under it, since its last new token */
+    bool alone; /* it is suspected to be why: placed where nothing is computed beside it */
+    bool moved; /* a new token since it was placed */
+    bool numerics_changed; /* it went on where numbers come out differently */
 };
 
 /* job.c */
@@ -169,10 +182,13 @@ void job_store(struct job *j, const struct gw_usage *u, const enum gw_end *ends,
                const uint32_t *n_ids);
 void job_keep(struct job *j, uint32_t choice, slice text); /* for job_store */
 void job_keep_logprobs(struct job *j, uint32_t choice, slice packed);
+struct digest job_hash(
+    const struct job *j); /* of everything that the answer depends on but the arithmetic */
 /* job_run.c */
 void job_place(struct job *j);
 void job_delta(struct job *j, const Nunchi__Delta *d);
 void job_grant(struct job *j);
+void job_stalled(void *job); /* a timer */
 
 /* upload.c, files.c */
 struct upload;

@@ -74,6 +74,7 @@ static struct job *job_new(gw *g, struct gw_request *r, const struct gw_client_o
     j->began_us = g->now_us;
     j->deadline = (struct loop_timer){.fn = on_deadline, .ctx = j};
     j->wake = (struct loop_timer){.fn = on_wake, .ctx = j};
+    j->stall = (struct loop_timer){.fn = job_stalled, .ctx = j};
     j->ask.g = g;
     memcpy(j->ask.trace, r->trace, sizeof r->trace);
     memcpy(j->ask.span, r->span, sizeof r->span);
@@ -170,6 +171,10 @@ void job_free(struct job *j, const char *reason)
     job_unwait(j);
     timers_cancel(&g->timers, &j->deadline);
     timers_cancel(&g->timers, &j->wake);
+    timers_cancel(&g->timers, &j->stall);
+    struct worker *w = j->alone ? route_find(g->route, j->ask.peer) : NULL;
+    if (w && w->alone == j->id)
+        w->alone = 0;
     if (j->run)
         map_del_u64(g->runs, j->run);
     ask_cancel(&j->ask, reason);

@@ -51,6 +51,11 @@ static struct digest result_key(const struct job *j, slice numerics)
     return digest_end(s);
 }
 
+struct digest job_hash(const struct job *j)
+{
+    return result_key(j, (slice){0});
+}
+
 /* ---- reading ---- */
 
 static int unpack_logprobs(arena *a, const Nunchi__StoredChoice *c, Nunchi__TokenLogprob ***out)

@@ -22,8 +22,9 @@ static struct route_wish wish_of(const struct job *j, bool same_numerics)
 static bool any_like_before(struct job *j)
 {
     for (struct worker *w = NULL; (w = route_next(j->g->route, w));) {
-        const Nunchi__ModelInfo *m =
-            w->service == SERVICE_MODEL && !w->draining ? worker_model(w, j->r->model) : NULL;
+        const Nunchi__ModelInfo *m = w->service == SERVICE_MODEL && !w->draining && !w->stuck
+                                         ? worker_model(w, j->r->model)
+                                         : NULL;
         if (m && m->numerics.len == DIGEST_BYTES &&
             memcmp(m->numerics.data, j->numerics, DIGEST_BYTES) == 0)
             return true;
@@ -48,8 +49,10 @@ static void note_numerics(struct job *j, const struct worker *w)
     const Nunchi__ModelInfo *m = worker_model(w, j->r->model);
     if (!m || m->numerics.len != DIGEST_BYTES)
         return;
-    if (j->has_numerics && memcmp(j->numerics, m->numerics.data, DIGEST_BYTES) != 0)
+    if (j->has_numerics && memcmp(j->numerics, m->numerics.data, DIGEST_BYTES) != 0) {
         j->cacheable = false;
+        j->numerics_changed = j->started;
+    }
     memcpy(j->numerics, m->numerics.data, DIGEST_BYTES);
     j->has_numerics = true;
 }
@@ -131,6 +134,16 @@ static uint32_t ms_left(const struct job *j)
     return at > now ? (uint32_t)((at - now) / 1000 + 1) : 1;
 }
 
+/* Whoever runs alone has the worker for itself until it moves. */
+static void leave_alone(struct job *j)
+{
+    struct worker *w = route_find(j->g->route, j->ask.peer);
+    if (w && w->alone == j->id) {
+        w->alone = 0;
+        j->g->dirty = true;
+    }
+}
+
 static int send_generate(struct job *j, struct worker *w)
 {
     arena *a = arena_new(0);
@@ -156,6 +169,7 @@ static int send_generate(struct job *j, struct worker *w)
     q.ignore_eos = j->r->ignore_eos;
     q.no_store = j->r->no_store;
     q.credit = CREDIT_TOKENS;
+    q.alone = j->alone;
     int e = ask_send(&j->ask, w, &q.base, frames, n_frames, 0);
     free(q.model);
     arena_free(a);
@@ -164,10 +178,32 @@ static int send_generate(struct job *j, struct worker *w)
 
 static void on_generated(struct ask *ask, int err, const struct wire_msg *m, const struct why *w);
 
+static bool condemned(struct job *j)
+{
+    gw *g = j->g;
+    if (!suspects_any(g->suspects, g->now_us))
+        return false;
+    struct digest hash = job_hash(j);
+    return suspects_condemned(g->suspects, &hash, g->now_us);
+}
+
+static void refuse(struct job *j)
+{
+    struct gw_fail f;
+    gw_failed(&f, ERR_INTERNAL, "request_stops_workers", "",
+              "workers stop while they compute this request; it is not tried again for a while");
+    j->g->counts.condemned++;
+    job_fail(j, &f);
+}
+
 void job_place(struct job *j)
 {
     gw *g = j->g;
     struct worker *w;
+    if (condemned(j)) {
+        refuse(j);
+        return;
+    }
     j->ask.done = on_generated;
     j->ask.chunk = NULL;
     do { /* one that cannot be sent to is not chosen again soon */
@@ -179,6 +215,9 @@ void job_place(struct job *j)
     } while (send_generate(j, w) < 0);
     job_unwait(j);
     note_numerics(j, w);
+    if (j->alone)
+        w->alone = j->id;
+    j->moved = false;
     j->stage = STAGE_RUN;
     j->credit = CREDIT_TOKENS;
     j->run = j->ask.request;
@@ -189,6 +228,8 @@ void job_place(struct job *j)
 
 static void leave_worker(struct job *j)
 {
+    leave_alone(j);
+    timers_cancel(&j->g->timers, &j->stall);
     map_del_u64(j->g->runs, j->run);
     j->run = 0;
 }
@@ -207,8 +248,30 @@ static void go_on_elsewhere(struct job *j)
     j->g->waiting.next = &j->wait_link;
 }
 
+/* A worker died under it before it brought anything new. Not counted where another request, already
+ * suspected, was there. */
+static bool kills(struct job *j)
+{
+    gw *g = j->g;
+    if (!g->loss.died || j->moved || (g->loss.alone && g->loss.alone != j->id))
+        return false;
+    if (j->alone && g->cfg.condemned_ms) {
+        struct digest hash = job_hash(j);
+        suspects_condemn(g->suspects, &hash, g->now_us + (uint64_t)g->cfg.condemned_ms * 1000);
+    }
+    if (j->alone)
+        return true;
+    j->alone = ++j->deaths >= SUSPECT_DEATHS;
+    g->counts.suspects += j->alone;
+    return false;
+}
+
 static void lost(struct job *j, int err, const struct why *w)
 {
+    if (kills(j)) {
+        refuse(j);
+        return;
+    }
     if (err == ERR_BUSY) { /* it has more than it told us of: not its turn, and not a failure */
         struct worker *busy = route_find(j->g->route, j->ask.peer);
         if (busy)
@@ -333,9 +396,31 @@ static bool delta_old(const struct job *j, const Nunchi__Delta *d)
     return d->n_ids > 0 && d->position < c->n_ids && d->n_ids <= c->n_ids - d->position;
 }
 
+/* A client that does not read stops its answer, and holds what it holds, but not for ever. */
+static bool reads(struct job *j)
+{
+    if (j->ops->ready(j->client)) {
+        timers_cancel(&j->g->timers, &j->stall);
+        return true;
+    }
+    if (j->stall.heap_index == 0 && j->g->cfg.client_stall_ms)
+        timers_set(&j->g->timers, &j->stall,
+                   j->g->now_us + (uint64_t)j->g->cfg.client_stall_ms * 1000);
+    return false;
+}
+
+void job_stalled(void *ctx)
+{
+    struct job *j = ctx;
+    struct gw_fail f;
+    j->g->counts.stalled_clients++;
+    gw_failed(&f, ERR_TIMEOUT, NULL, "", "the answer was not read for too long (client-stall-ms)");
+    job_fail(j, &f);
+}
+
 void job_grant(struct job *j)
 {
-    if (!j->ask.request || j->credit > CREDIT_TOKENS / 2 || !j->ops->ready(j->client))
+    if (!j->ask.request || j->credit > CREDIT_TOKENS / 2 || !reads(j))
         return;
     Nunchi__Credit c = NUNCHI__CREDIT__INIT;
     c.amount = CREDIT_TOKENS - j->credit;
@@ -357,6 +442,12 @@ void job_delta(struct job *j, const Nunchi__Delta *d)
         j->cached_tokens = d->cached_tokens;
     tell_start(j);
     j->attempts = 0; /* it moves: the count is of failures in a row */
+    if (d->n_ids > 0 && !j->moved) {
+        j->moved = true;
+        j->deaths = 0;
+        leave_alone(j);
+        j->alone = false;
+    }
     add_ids(c, d->ids, d->n_ids);
     j->credit -= d->n_ids;
     hold_logprobs(c, d);
@@ -385,7 +476,8 @@ static void end_all(struct job *j, const Nunchi__Generated *d, const Nunchi__Cho
     uint32_t n_ids[CHOICES_MAX];
     uint32_t cached = d->cached_tokens <= j->n_tokens ? d->cached_tokens : j->n_tokens;
     struct gw_usage u = {.prompt_tokens = j->n_tokens,
-                         .cached_tokens = j->cached_tokens > cached ? j->cached_tokens : cached};
+                         .cached_tokens = j->cached_tokens > cached ? j->cached_tokens : cached,
+                         .numerics_changed = j->numerics_changed};
     tell_start(j);
     for (uint32_t i = 0; i < j->r->n; i++) {
         CHECK(ends[i]); /* as ends_ok has seen */

@@ -56,6 +56,9 @@
 
 /* An answer is started again elsewhere at most so often after its worker was lost. */
 #define ATTEMPTS_MAX 8
+/* Workers that die under a request before it brought a new token: from so many on it runs alone; if
+ * one dies then too, it was that request. */
+#define SUSPECT_DEATHS 2
 /* Tokens on their way to the gateway per request; topped up at half. */
 #define CREDIT_TOKENS 256
 /* An answer's value in the cache: below the 1 MiB of a bulk frame. */

@@ -86,6 +86,18 @@ static void put_logprobs(const struct openai_answer *a, struct json_out *j, stru
         json_null(j);
 }
 
+/* Our own word, where there is something to say: its end may not be what it would have been. */
+static void put_moved(struct json_out *j, const struct gw_usage *u)
+{
+    if (!u->numerics_changed)
+        return;
+    json_key(j, "nunchi");
+    json_obj(j);
+    json_key(j, "numerics_changed");
+    json_bool(j, true);
+    json_obj_end(j);
+}
+
 /* ---- streaming ---- */
 
 static void event_begin(const struct openai_answer *a, struct json_out *j, buf *out)
@@ -101,7 +113,9 @@ static void event_end(const struct openai_answer *a, struct json_out *j, const s
 {
     json_arr_end(j);
     if (u) {
-        put_usage(j, u);
+        if (a->include_usage)
+            put_usage(j, u);
+        put_moved(j, u);
     } else if (a->include_usage) {
         json_key(j, "usage");
         json_null(j);
@@ -248,6 +262,7 @@ static void put_whole(struct openai_answer *a, const struct gw_usage *u, buf *ou
     }
     json_arr_end(&j);
     put_usage(&j, u);
+    put_moved(&j, u);
     json_obj_end(&j);
 }
 
@@ -257,7 +272,7 @@ void openai_answer_done(struct openai_answer *a, const struct gw_usage *u, buf *
         put_whole(a, u, out);
         return;
     }
-    if (a->include_usage) {
+    if (a->include_usage || u->numerics_changed) {
         struct json_out j;
         event_begin(a, &j, out);
         event_end(a, &j, u);

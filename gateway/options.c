@@ -31,6 +31,15 @@ static const struct opt OPTIONS[] = {
     OPT(worker_wait_ms, "worker-wait-ms", OPT_MS, "20s", 0, 3600000,
         "how long a question waits when no worker that it needs is there, as after a crash; then "
         "503"),
+    OPT(stall_ms, "stall-ms", OPT_MS, "60s", 0, 3600000,
+        "a model worker that has requests and computes no step for so long is given up as if it "
+        "were "
+        "gone: far longer than a step of the largest model; 0: never"),
+    OPT(condemned_ms, "condemned-ms", OPT_MS, "10m", 0, 86400000,
+        "a request that workers have died of is refused for so long"),
+    OPT(client_stall_ms, "client-stall-ms", OPT_MS, "2m", 1000, 86400000,
+        "a client that reads nothing of its answer for so long is cut off, and its request "
+        "cancelled"),
     OPT(notes_tokens, "notes-tokens", OPT_INT, "0", 0, 1048576,
         "most tokens of a prompt that describe videos; 0: a third of the model's context"),
 

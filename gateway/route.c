@@ -112,7 +112,8 @@ static bool same_ready(const Nunchi__Ready *a, const Nunchi__Ready *b)
     return same;
 }
 
-void route_changed(struct worker *w, const Nunchi__Ready *ready, const Nunchi__Heartbeat *h)
+void route_changed(struct worker *w, uint64_t now_us, const Nunchi__Ready *ready,
+                   const Nunchi__Heartbeat *h)
 {
     if (ready && !same_ready(ready, w->ready))
         (void)keep_ready(w, ready);
@@ -121,6 +122,12 @@ void route_changed(struct worker *w, const Nunchi__Ready *ready, const Nunchi__H
     w->slots = h->slots;
     w->load = h->running + h->queued;
     w->draining = h->draining;
+    w->running = h->running;
+    if (h->steps != w->steps || h->running == 0) {
+        w->steps = h->steps;
+        w->moved_us = now_us;
+        w->stuck = false;
+    }
 }
 
 struct worker *route_find(route *r, uint64_t peer)
@@ -151,7 +158,7 @@ const Nunchi__ModelInfo *worker_model(const struct worker *w, slice name)
 
 static bool serves(const struct worker *w, enum service s, slice model)
 {
-    return w->service == s && !w->draining && (model.n == 0 || worker_model(w, model));
+    return w->service == s && !w->draining && !w->stuck && (model.n == 0 || worker_model(w, model));
 }
 
 bool route_any(route *r, enum service s, slice model)
@@ -164,7 +171,7 @@ bool route_any(route *r, enum service s, slice model)
 
 static bool has_room(const struct worker *w, uint64_t now_us)
 {
-    return w->open < w->slots && w->busy_until_us <= now_us;
+    return w->open < w->slots && w->busy_until_us <= now_us && !w->alone;
 }
 
 /* 0: idle; 1: full. What others have sent there counts as well. */

@@ -19,6 +19,11 @@ struct worker {
     uint32_t open;              /* our requests there */
     bool draining;
     uint64_t busy_until_us; /* it said BUSY */
+    uint64_t alone; /* the job that runs there without others, as far as we can have it; 0: none */
+    uint32_t running;  /* as it says */
+    uint64_t steps;    /* as it says; 0: it does not */
+    uint64_t moved_us; /* when steps was last another number, or nothing ran */
+    bool stuck;        /* it does not move: no requests until it does */
 };
 
 typedef struct route route;
@@ -27,7 +32,8 @@ route *route_new(void);
 void route_free(route *r);
 /* NULL: a service that the gateway has no use for. */
 struct worker *route_up(route *r, uint64_t peer, const Nunchi__Ready *ready);
-void route_changed(struct worker *w, const Nunchi__Ready *ready, const Nunchi__Heartbeat *h);
+void route_changed(struct worker *w, uint64_t now_us, const Nunchi__Ready *ready,
+                   const Nunchi__Heartbeat *h);
 void route_down(route *r, uint64_t peer);
 struct worker *route_find(route *r, uint64_t peer);
 struct worker *route_next(route *r, struct worker *after); /* walks; NULL starts and ends */

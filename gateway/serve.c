@@ -45,11 +45,12 @@ static void on_changed(void *ctx, hub_peer *p)
     gw_peer_changed(v->g, loop_now_us(v->l), hub_peer_id(p), hub_peer_ready(p), said ? h : NULL);
 }
 
-static void on_down(void *ctx, hub_peer *p, const char *reason UNUSED)
+static void on_down(void *ctx, hub_peer *p, const char *reason)
 {
     gateway_serve *v = ctx;
     if (v->g)
-        gw_peer_down(v->g, loop_now_us(v->l), hub_peer_id(p));
+        gw_peer_down(v->g, loop_now_us(v->l), hub_peer_id(p),
+                     strcmp(reason, "drain") != 0 && strcmp(reason, "bye") != 0);
 }
 
 static void on_msg(void *ctx, hub_peer *p, const struct wire_msg *m)
@@ -137,6 +138,9 @@ static void start_core(gateway_serve *v)
                             .tenant_max = (uint32_t)v->o->key_requests_max,
                             .request_ms = (uint32_t)v->o->request_ms,
                             .worker_wait_ms = (uint32_t)v->o->worker_wait_ms,
+                            .stall_ms = (uint32_t)v->o->stall_ms,
+                            .condemned_ms = (uint32_t)v->o->condemned_ms,
+                            .client_stall_ms = (uint32_t)v->o->client_stall_ms,
                             .notes_tokens = (uint32_t)v->o->notes_tokens};
     struct gw_out out = {.ctx = v, .send = send_peer};
     v->g = gw_new(&cfg, &out);

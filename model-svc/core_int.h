@@ -85,6 +85,7 @@ struct sched {
     struct sample_job *jobs; /* (step_tokens) */
     struct sequence **order; /* scratch */
     size_t n_rows, n_members;
+    const struct generation *only; /* nobody else takes part; NULL: all do */
     struct pace_rows cost;
 
     /* guesses: speculate.c */

@@ -220,8 +220,21 @@ static size_t snapshot(sched *s)
 {
     size_t n = 0;
     LIST_EACH(it, &s->running)
-    s->order[n++] = seq_of(it);
+    if (!s->only || seq_of(it)->gen == s->only)
+        s->order[n++] = seq_of(it);
     return n;
+}
+
+/* Who is suspected to stop workers takes nobody along: the first of them that has brought nothing yet. */
+static const struct generation *who_is_alone(const sched *s)
+{
+    LIST_EACH(it, &s->running)
+    {
+        const struct generation *g = seq_of(it)->gen;
+        if (g->r.alone && !g->first_us && g->credit > 0)
+            return g;
+    }
+    return NULL;
 }
 
 /* Everybody's next token; then what may follow it, if there is more to gain than to lose. */
@@ -305,7 +318,7 @@ static void plan_prefills(sched *s)
     LIST_EACH(it, &s->running)
     {
         struct sequence *q = seq_of(it);
-        if (q->n_rows == 0 && left_of(q) > 1)
+        if (q->n_rows == 0 && left_of(q) > 1 && (!s->only || q->gen == s->only))
             s->order[n++] = q;
     }
     if (n == 0)
@@ -356,8 +369,15 @@ struct sched_work *sched_plan(sched *s, uint64_t now_us)
     s->work = (struct sched_work){.copies = s->copies, .jobs = s->jobs};
     sched_admit(s, now_us);
     keep_promise(s);
+    s->only = who_is_alone(s);
     plan_decodes(s);
     plan_prefills(s);
+    if (s->n_rows == 0 && s->only) { /* it has no room: the others make some */
+        s->only = NULL;
+        s->n_starts = 0;
+        plan_decodes(s);
+        plan_prefills(s);
+    }
     if (s->n_rows == 0) {
         sched_copied(s);
         return NULL;

@@ -61,6 +61,7 @@ static int take_identity(struct parse *p, const Nunchi__Generate *g)
     r->deadline_ms = g->deadline_ms;
     r->credit = g->credit;
     r->no_store = g->no_store;
+    r->alone = g->alone;
     return 0;
 }
 

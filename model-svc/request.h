@@ -49,6 +49,7 @@ struct gen_request {
     size_t n_stops;
     uint64_t credit;
     bool no_store;
+    bool alone; /* in steps that hold nothing else, until its first new token */
 };
 
 /* What the worker serves. */

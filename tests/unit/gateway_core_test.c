@@ -85,7 +85,7 @@ static void lost_worker(void **state UNUSED)
     const struct sent *run = placed("");
     words(&w, run, 0, 0, 2, "one ");
     words(&w, run, 0, 2, 1, "two ");
-    gw_peer_down(w.g, w.now, MODEL);
+    gw_peer_down(w.g, w.now, MODEL, true);
     assert_int_equal(h.n_failed, 0);
     Nunchi__Heartbeat beat = NUNCHI__HEARTBEAT__INIT;
     beat.slots = 4;
@@ -113,7 +113,7 @@ static void no_worker_comes_back(void **state UNUSED)
     up_all(&w);
     const struct sent *run = placed("");
     words(&w, run, 0, 0, 1, "one ");
-    gw_peer_down(w.g, w.now, MODEL);
+    gw_peer_down(w.g, w.now, MODEL, true);
     turn(&w, 4000);
     assert_int_equal(h.n_failed, 0);
     turn(&w, 2000);
@@ -130,10 +130,10 @@ static void same_arithmetic_first(void **state UNUSED)
     words(&w, run, 0, 0, 1, "a");
     up(&w, MODEL_B, "model", "m", NUMERICS_B, 4);
     up(&w, 7, "model", "m", NUMERICS, 0);
-    gw_peer_down(w.g, w.now, MODEL);
+    gw_peer_down(w.g, w.now, MODEL, true);
     turn(&w, 1000);
     assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 0);
-    gw_peer_down(w.g, w.now, 7);
+    gw_peer_down(w.g, w.now, 7, true);
     turn(&w, 300);
     assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 1);
 }
@@ -328,7 +328,7 @@ static void lost_tokenizer(void **state UNUSED)
 {
     up_all(&w);
     ask_with(&w, "", &h);
-    gw_peer_down(w.g, w.now, TOKENIZER);
+    gw_peer_down(w.g, w.now, TOKENIZER, true);
     up(&w, 8, "tokenizer", "m", NUMERICS, 8);
     assert_int_equal(count_to(&w, 8, WIRE_REQUEST), 1);
     assert_int_equal(h.n_failed, 0);

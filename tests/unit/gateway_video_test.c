@@ -211,7 +211,7 @@ static void video_worker_lost(void **state UNUSED)
                      0);
     turn(&w, 1);
     grant(last_to(&w, VIDEO, WIRE_REQUEST), 1000);
-    gw_peer_down(w.g, w.now, VIDEO);
+    gw_peer_down(w.g, w.now, VIDEO, true);
     up(&w, 6, "video", NULL, NULL, 4);
     turn(&w, 500);
     const struct sent *again = last_to(&w, 6, WIRE_REQUEST);
@@ -327,7 +327,7 @@ static void video_worker_lost_before_acceptance(void **state UNUSED)
     gw_upload_bytes(w.g, w.now, id, SLICE_LIT("0123456789"));
     gw_upload_finish(w.g, w.now, id, SLICE_LIT("user_data"), 1, 0);
     say_put();
-    gw_peer_down(w.g, w.now, VIDEO);
+    gw_peer_down(w.g, w.now, VIDEO, true);
     assert_int_equal(got.failed, 1);
     assert_int_equal(cache_request()->op_case,
                      NUNCHI__CACHE_REQUEST__OP_FILE_DELETE); /* no trace stays */
@@ -341,7 +341,7 @@ static void video_worker_lost_after_acceptance(void **state UNUSED)
     gw_upload_finish(w.g, w.now, id, SLICE_LIT("user_data"), 1, 0);
     say_put();
     say_spooled(q);
-    gw_peer_down(w.g, w.now, VIDEO);
+    gw_peer_down(w.g, w.now, VIDEO, true);
     assert_int_equal(got.accepted, 1);
     assert_int_equal(got.failed, 0);
     /* Its reader comes back and goes on: nothing is written about it from here. */
