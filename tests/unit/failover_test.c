@@ -362,8 +362,37 @@ static void the_same_bytes_whenever_a_worker_dies(void **state UNUSED)
 
 /* ---- requests that workers die of ---- */
 
-/* A worker dies as soon as it has anything of the poisonous question; others are there to be
- * killed, and other questions to be harmed. */
+static void deliver(struct node *n, struct world *w)
+{
+    for (struct list *it; (it = list_pop(&n->told));) {
+        struct told *t = CONTAINER_OF(it, struct told, link);
+        struct wire_msg m = {.head = {.version = 1,
+                                      .type = (uint8_t)t->type,
+                                      .flags = t->flags,
+                                      .request = t->request},
+                             .body = buf_slice(&t->body)};
+        gw_peer_msg(w->g, w->now, n->peer, &m);
+        buf_clear(&t->body);
+        free(t);
+    }
+}
+
+#define POISON 66 /* its seed */
+
+/* The poisonous request has come to the node, and it has not computed since. */
+static bool has_poison(struct node *n, struct world *w, bool *alone)
+{
+    for (size_t i = n->n_read; i < w->n_sent; i++)
+        if (w->sent[i].peer == n->peer && w->sent[i].head.type == WIRE_REQUEST) {
+            const Nunchi__Generate *g = body_of(w, &w->sent[i], &nunchi__generate__descriptor);
+            *alone = g->alone;
+            if (g->sampling->seed == POISON)
+                return true;
+        }
+    return false;
+}
+
+/* Workers die of one question, others are beside it: they are delayed, and it is refused. */
 static void a_poisonous_request_ends_and_the_others_do_not(void **state UNUSED)
 {
     static struct world w;
@@ -372,58 +401,34 @@ static void a_poisonous_request_ends_and_the_others_do_not(void **state UNUSED)
                             .request_ms = 60000,
                             .worker_wait_ms = 5000,
                             .condemned_ms = 60000};
-    world_new(&w, &cfg);
-    up(&w, TOKENIZER, "tokenizer", "m", NUMERICS, 8);
     struct client poison, good[3], whole;
     (void)run(KINDS[1], SIZE_MAX, &whole);
-    up(&w, FIRST_PEER, "model", "m", NUMERICS, 8);
+    world_new(&w, &cfg);
+    up(&w, TOKENIZER, "tokenizer", "m", NUMERICS, 8);
+    struct node *n = node_new(&w, FIRST_PEER);
     begin(&w, ",\"seed\":66,\"max_tokens\":5", &poison);
     for (size_t i = 0; i < 3; i++)
         begin(&w, KINDS[1], &good[i]);
-    size_t deaths = 0, alone = 0;
-    uint64_t peer = FIRST_PEER;
-    while (poison.n_over == 0) {
-        assert_true(++deaths < 10);
-        const struct sent *q = NULL;
-        for (size_t i = w.n_sent; i > 0 && !q; i--)
-            if (w.sent[i - 1].peer == peer && w.sent[i - 1].head.type == WIRE_REQUEST) {
-                const Nunchi__Generate *g =
-                    body_of(&w, &w.sent[i - 1], &nunchi__generate__descriptor);
-                q = g->sampling->seed == 66 ? &w.sent[i - 1] : NULL;
-                alone += q && g->alone;
-            }
-        assert_non_null(q);
-        uint64_t old = peer;
-        peer = next_peer(peer);
-        gw_peer_down(w.g, w.now, old, true);
-        up(&w, peer, "model", "m", NUMERICS, 8);
-        turn(&w, 300);
-    }
-    assert_int_equal(deaths, SUSPECT_DEATHS + 1);
-    assert_int_equal(alone, 1);
-    assert_int_equal(poison.fail.err, ERR_INTERNAL);
-    assert_string_equal(poison.fail.code, "request_stops_workers");
-    /* those beside it go on; they were there when workers died, and are not to blame: it ran alone
-     */
-    gw_peer_down(w.g, w.now, peer, false);
-    struct node *n = node_new(&w, next_peer(peer));
-    for (int rounds = 0; good[0].n_over + good[1].n_over + good[2].n_over < 3; rounds++) {
-        assert_true(rounds < 2000);
+    size_t deaths = 0, alone_deaths = 0;
+    for (int rounds = 0; poison.n_over + good[0].n_over + good[1].n_over + good[2].n_over < 4;
+         rounds++) {
+        assert_true(rounds < 5000);
+        bool alone;
         w.now += 1000;
         gw_tick(w.g, w.now);
-        node_step(n, &w);
-        for (struct list *it; (it = list_pop(&n->told));) {
-            struct told *t = CONTAINER_OF(it, struct told, link);
-            struct wire_msg m = {.head = {.version = 1,
-                                          .type = (uint8_t)t->type,
-                                          .flags = t->flags,
-                                          .request = t->request},
-                                 .body = buf_slice(&t->body)};
-            gw_peer_msg(w.g, w.now, n->peer, &m);
-            buf_clear(&t->body);
-            free(t);
+        if (has_poison(n, &w, &alone)) {
+            deaths++;
+            alone_deaths += alone;
+            n = replace(&w, n);
+            continue;
         }
+        node_step(n, &w);
+        deliver(n, &w);
     }
+    assert_int_equal(deaths, SUSPECT_DEATHS + 1);
+    assert_int_equal(alone_deaths, 1);
+    assert_int_equal(poison.fail.err, ERR_INTERNAL);
+    assert_string_equal(poison.fail.code, "request_stops_workers");
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(good[i].fail.err, 0);
         assert_same(&whole, &good[i], KINDS[1], 0);
