@@ -48,6 +48,7 @@ static void read_service(const json_val *v, struct cluster_service *s)
     s->pid = (pid_t)number(v, "pid");
     s->started_unix_ms = (uint64_t)number(v, "started_unix_ms");
     s->restarts = (uint32_t)number(v, "restarts");
+    s->port = (int)number(v, "port");
 }
 
 static void read_state(const json_val *root, struct cluster *out)
@@ -105,6 +106,7 @@ int cluster_write(const struct cluster *c, struct why *w)
         json_kv_i64(&j, "pid", c->services[i].pid);
         json_kv_u64(&j, "started_unix_ms", c->services[i].started_unix_ms);
         json_kv_u64(&j, "restarts", c->services[i].restarts);
+        json_kv_i64(&j, "port", c->services[i].port);
         json_obj_end(&j);
     }
     json_arr_end(&j);

@@ -9,17 +9,20 @@
 
 #define CLUSTER_SERVICES_MAX 80
 #define CLUSTER_WORKERS_MAX 64
+#define CLUSTER_GATEWAYS_MAX 4
+#define CLUSTER_CACHES_MAX 4
 
 struct cluster_service {
     char name[32];
     pid_t pid; /* 0: not running now */
     uint64_t started_unix_ms;
     uint32_t restarts;
+    int port; /* a gateway's, on 127.0.0.1; 0: it is none */
 };
 
 struct cluster {
     pid_t supervisor;
-    int port;
+    int port;         /* the first gateway's */
     char sockets[64]; /* folder of the local endpoints */
     char model[512];  /* file */
     size_t n_services;

@@ -95,7 +95,10 @@ static void print_services(const struct cluster *c)
             print_age(s->started_unix_ms);
         else
             printf("%6s", "down");
-        printf(" %9u\n", s->restarts);
+        printf(" %9u", s->restarts);
+        if (s->port)
+            printf("  http://127.0.0.1:%d", s->port);
+        putchar('\n');
     }
 }
 

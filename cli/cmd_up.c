@@ -23,12 +23,15 @@
 static const char USAGE[] =
     "usage: nunchi up [OPTIONS]\n"
     "\n"
-    "Starts Redis (one for records, one for KV), the five services and as many model workers as asked for, in the background on "
+    "Starts Redis (one for records, one for KV), the five services and as many model workers as "
+    "asked for, in the background on "
     "this machine, and\n"
     "returns when a request would be answered.\n"
     "\n"
     "  --model NAME|FILE   smollm2 (default), gemma3-270m, or a GGUF file\n"
     "  --workers N         model workers (default 1)\n"
+    "  --gateways N        gateways (default 1): each has a port of its own, P, P+1 …\n"
+    "  --caches N          cache services (default 1)\n"
     "  --port P            HTTP port on 127.0.0.1 (default 8642; 0: any free one)\n"
     "  --keys FILE         API keys, one a line; without it no key is asked for\n"
     "  --chat-format F     auto (default: by the model's own chat template), chatml, gemma, or "
@@ -52,6 +55,8 @@ static int parse(int argc, char **argv, struct up_options *o)
 {
     static const struct option OPTIONS[] = {{"model", required_argument, NULL, 'm'},
                                             {"workers", required_argument, NULL, 'w'},
+                                            {"gateways", required_argument, NULL, 'g'},
+                                            {"caches", required_argument, NULL, 'C'},
                                             {"port", required_argument, NULL, 'p'},
                                             {"keys", required_argument, NULL, 'k'},
                                             {"chat-format", required_argument, NULL, 'c'},
@@ -61,10 +66,16 @@ static int parse(int argc, char **argv, struct up_options *o)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     int at = 0;
-    *o = (struct up_options){
-        .model = DEFAULT_MODEL, .workers = 1, .port = DEFAULT_PORT, .timeout_s = READY_TIMEOUT_S};
+    *o = (struct up_options){.model = DEFAULT_MODEL,
+                             .workers = 1,
+                             .gateways = 1,
+                             .caches = 1,
+                             .port = DEFAULT_PORT,
+                             .timeout_s = READY_TIMEOUT_S};
     for (int c; (c = getopt_long(argc, argv, "h", OPTIONS, &at)) != -1;) {
         uint64_t *number = c == 'w'   ? &o->workers
+                           : c == 'g' ? &o->gateways
+                           : c == 'C' ? &o->caches
                            : c == 'p' ? &o->port
                            : c == 't' ? &o->threads
                            : c == 'T' ? &o->timeout_s
@@ -90,8 +101,12 @@ static int parse(int argc, char **argv, struct up_options *o)
         return cli_usage(USAGE, "'%.40s' is one word too many", argv[optind]);
     if (o->workers < 1 || o->workers > CLUSTER_WORKERS_MAX)
         return cli_usage(USAGE, "--workers takes 1 to %d", CLUSTER_WORKERS_MAX);
-    if (o->port > 65535)
-        return cli_usage(USAGE, "--port takes 0 to 65535");
+    if (o->gateways < 1 || o->gateways > CLUSTER_GATEWAYS_MAX)
+        return cli_usage(USAGE, "--gateways takes 1 to %d", CLUSTER_GATEWAYS_MAX);
+    if (o->caches < 1 || o->caches > CLUSTER_CACHES_MAX)
+        return cli_usage(USAGE, "--caches takes 1 to %d", CLUSTER_CACHES_MAX);
+    if (o->port > 65535 - CLUSTER_GATEWAYS_MAX)
+        return cli_usage(USAGE, "--port takes 0 to %d", 65535 - CLUSTER_GATEWAYS_MAX);
     if (o->threads > ENGINE_THREADS_MAX)
         return cli_usage(USAGE, "--threads takes 0 to %d", ENGINE_THREADS_MAX);
     if (o->timeout_s < 1 || o->timeout_s > TIMEOUT_MAX_S)

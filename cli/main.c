@@ -13,6 +13,7 @@ static const struct command {
 } COMMANDS[] = {
     {"up", cmd_up, "start a cluster here, in the background"},
     {"down", cmd_down, "stop it"},
+    {"restart", cmd_restart, "one service after another, without losing a request"},
     {"status", cmd_status, "who is up, since when, how busy"},
     {"logs", cmd_logs, "what the services wrote"},
     {"ask", cmd_ask, "ask a question, about a video too, and stream the answer"},

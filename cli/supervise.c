@@ -165,7 +165,8 @@ static void ended(struct child *c, int status)
         return;
     }
     uint64_t lived = clock_unix_ms() - c->state->started_unix_ms;
-    if (lived >= HEALTHY_MS)
+    bool asked = WIFEXITED(status) && WEXITSTATUS(status) == 0; /* nunchi restart */
+    if (asked || lived >= HEALTHY_MS)
         c->backoff_ms = BACKOFF_FIRST_MS;
     log_warn("service ended", LOG_STR("service", c->plan->name),
              LOG_I64("code", WIFEXITED(status) ? WEXITSTATUS(status) : -1),

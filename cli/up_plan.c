@@ -62,7 +62,8 @@ static void add_redis(struct plan *p, const char *name, const char *program, con
     plan_arg(s, "%s", policy);
 }
 
-/* Two: hundreds of megabytes of KV that may be forgotten share neither the file nor the room of what must last. */
+/* Two: hundreds of megabytes of KV that may be forgotten share neither the file nor the room of
+ * what must last. */
 static int plan_redis(struct plan *p, struct why *w)
 {
     char *program, *data;
@@ -80,14 +81,34 @@ static int plan_redis(struct plan *p, struct why *w)
     return e;
 }
 
-static void add_bus(struct plan *p, struct plan_service *s, bool caches)
+/* "gateway", "gateway-2", "gateway-3" … */
+static void name_of(char out[32], const char *kind, uint64_t i)
 {
-    plan_arg(s, "--gateways");
-    plan_arg(s, "ipc://%s/gateway.sock", p->state.sockets);
-    if (caches) {
-        plan_arg(s, "--caches");
-        plan_arg(s, "ipc://%s/cache.sock", p->state.sockets);
+    if (i == 0)
+        snprintf(out, 32, "%s", kind);
+    else
+        snprintf(out, 32, "%s-%llu", kind, (unsigned long long)i + 1);
+}
+
+static void add_targets(struct plan *p, struct plan_service *s, const char *option,
+                        const char *kind, uint64_t n)
+{
+    buf list = {0};
+    for (uint64_t i = 0; i < n; i++) {
+        char name[32];
+        name_of(name, kind, i);
+        buf_printf(&list, "%sipc://%s/%s.sock", i ? "," : "", p->state.sockets, name);
     }
+    plan_arg(s, "%s", option);
+    plan_arg(s, "%s", buf_cstr(&list));
+    buf_clear(&list);
+}
+
+static void add_bus(struct plan *p, const struct up_options *o, struct plan_service *s, bool caches)
+{
+    add_targets(p, s, "--gateways", "gateway", o->gateways);
+    if (caches)
+        add_targets(p, s, "--caches", "cache", o->caches);
 }
 
 static int plan_service(struct plan *p, const char *name, const char *program,
@@ -102,20 +123,30 @@ static int plan_service(struct plan *p, const char *name, const char *program,
     return 0;
 }
 
-static int plan_cache(struct plan *p, struct why *w)
+static int plan_cache(struct plan *p, const struct up_options *o, uint64_t i, struct why *w)
 {
     struct plan_service *s;
-    int e = plan_service(p, "cache", "nunchi-cache", &s, w);
+    char name[32];
+    name_of(name, "cache", i);
+    int e = plan_service(p, name, "nunchi-cache", &s, w);
     if (e < 0)
         return e;
-    add_bus(p, s, false);
+    add_bus(p, o, s, false);
     plan_arg(s, "--bind");
-    plan_arg(s, "ipc://%s/cache.sock", p->state.sockets);
+    plan_arg(s, "ipc://%s/%s.sock", p->state.sockets, name);
     plan_arg(s, "--redis");
     plan_arg(s, "unix:%s/redis.sock", p->state.sockets);
     plan_arg(s, "--kv-redis");
     plan_arg(s, "unix:%s/redis-kv.sock", p->state.sockets);
     return 0;
+}
+
+static int plan_caches(struct plan *p, const struct up_options *o, struct why *w)
+{
+    int e = 0;
+    for (uint64_t i = 0; e >= 0 && i < o->caches; i++)
+        e = plan_cache(p, o, i, w);
+    return e;
 }
 
 static int plan_tokenizer(struct plan *p, const struct up_options *o, struct why *w)
@@ -124,7 +155,7 @@ static int plan_tokenizer(struct plan *p, const struct up_options *o, struct why
     int e = plan_service(p, "tokenizer", "nunchi-tokenizer", &s, w);
     if (e < 0)
         return e;
-    add_bus(p, s, false);
+    add_bus(p, o, s, false);
     plan_arg(s, "--model");
     plan_arg(s, "%s", p->state.model);
     if (o->chat_format) {
@@ -134,7 +165,7 @@ static int plan_tokenizer(struct plan *p, const struct up_options *o, struct why
     return 0;
 }
 
-static int plan_video(struct plan *p, struct why *w)
+static int plan_video(struct plan *p, const struct up_options *o, struct why *w)
 {
     struct plan_service *s;
     char *spool;
@@ -143,7 +174,7 @@ static int plan_video(struct plan *p, struct why *w)
         return e;
     e = plan_service(p, "video", "nunchi-video", &s, w);
     if (e >= 0) {
-        add_bus(p, s, true);
+        add_bus(p, o, s, true);
         plan_arg(s, "--spool-dir");
         plan_arg(s, "%s", spool);
     }
@@ -163,7 +194,7 @@ static int plan_models(struct plan *p, const struct up_options *o, struct why *w
         int e = plan_service(p, name, "nunchi-model", &s, w);
         if (e < 0)
             return e;
-        add_bus(p, s, true);
+        add_bus(p, o, s, true);
         plan_arg(s, "--model");
         plan_arg(s, "%s", p->state.model);
         plan_arg(s, "--threads");
@@ -182,21 +213,35 @@ static int plan_models(struct plan *p, const struct up_options *o, struct why *w
 
 /* Last, so that it is the first to stop: it lets running answers end while the others still work.
  */
-static int plan_gateway(struct plan *p, const struct up_options *o, struct why *w)
+static int plan_gateway(struct plan *p, const struct up_options *o, uint64_t i, struct why *w)
 {
     struct plan_service *s;
-    int e = plan_service(p, "gateway", "nunchi-gateway", &s, w);
+    char name[32];
+    int port = p->state.port;
+    name_of(name, "gateway", i);
+    int e = i == 0 ? 0 : pick_port(o->port ? o->port + i : 0, &port, w);
+    if (e >= 0)
+        e = plan_service(p, name, "nunchi-gateway", &s, w);
     if (e < 0)
         return e;
+    p->state.services[p->n - 1].port = port;
     plan_arg(s, "--bind");
-    plan_arg(s, "ipc://%s/gateway.sock", p->state.sockets);
+    plan_arg(s, "ipc://%s/%s.sock", p->state.sockets, name);
     plan_arg(s, "--http");
-    plan_arg(s, "127.0.0.1:%d", p->state.port);
+    plan_arg(s, "127.0.0.1:%d", port);
     if (o->keys) {
         plan_arg(s, "--keys");
         plan_arg(s, "%s", o->keys);
     }
     return 0;
+}
+
+static int plan_gateways(struct plan *p, const struct up_options *o, struct why *w)
+{
+    int e = 0;
+    for (uint64_t i = 0; e >= 0 && i < o->gateways; i++)
+        e = plan_gateway(p, o, i, w);
+    return e;
 }
 
 static int plan_all(const struct up_options *o, struct plan *p, struct why *w)
@@ -205,15 +250,15 @@ static int plan_all(const struct up_options *o, struct plan *p, struct why *w)
     if (e >= 0)
         e = plan_redis(p, w);
     if (e >= 0)
-        e = plan_cache(p, w);
+        e = plan_caches(p, o, w);
     if (e >= 0)
         e = plan_tokenizer(p, o, w);
     if (e >= 0)
-        e = plan_video(p, w);
+        e = plan_video(p, o, w);
     if (e >= 0)
         e = plan_models(p, o, w);
     if (e >= 0)
-        e = plan_gateway(p, o, w);
+        e = plan_gateways(p, o, w);
     return e;
 }
 

@@ -1,4 +1,5 @@
-/* What `nunchi up` will start, and with which arguments: the one place that knows how the services are wired on one machine. */
+/* What `nunchi up` will start, and with which arguments: the one place that knows how the services
+ * are wired on one machine. */
 #ifndef NUNCHI_UP_PLAN_H
 #define NUNCHI_UP_PLAN_H
 
@@ -7,11 +8,11 @@
 struct up_options {
     const char *model, *chat_format, *backend;
     char *keys; /* absolute: the services do not run in this folder */
-    uint64_t workers, port, threads, timeout_s;
+    uint64_t workers, gateways, caches, port, threads, timeout_s;
 };
 
-/* Picks the port, makes the folder of the sockets, and fills the plan in the order of starting. The caller clears the plan and,
- * if nothing was started, removes the folder. */
+/* Picks the port, makes the folder of the sockets, and fills the plan in the order of starting. The
+ * caller clears the plan and, if nothing was started, removes the folder. */
 int up_plan(const struct up_options *o, const char *model, struct plan *p, struct why *w) MUST_USE;
 
 #endif
