@@ -131,16 +131,44 @@ static void give_up(gw *g, struct worker *w)
 }
 
 #define STALL_LOOK_US 500000
+/* Messages that were under way when a worker counted have arrived by then. */
+#define LOST_US 5000000
+
+/* It has not got all that we sent, or we not all that it did: whatever has not been heard of since
+ * is placed anew. */
+static void take_back(gw *g, struct worker *w)
+{
+    void *v;
+    buf lost = {0};
+    for (size_t it = 0; map_next(g->runs, &it, NULL, &v);) {
+        struct job *j = v;
+        if (j->ask.peer == w->peer && !j->parked && g->now_us - j->heard_us > LOST_US)
+            buf_put(&lost, &j->id, sizeof j->id);
+    }
+    w->short_us = 0;
+    g->counts.taken_back += lost.n / sizeof(uint64_t);
+    for (size_t at = 0; at < lost.n; at += sizeof(uint64_t)) {
+        uint64_t id;
+        memcpy(&id, lost.p + at, sizeof id);
+        struct job *j = map_get_u64(g->jobs, id);
+        if (j)
+            job_take_back(j);
+    }
+    buf_clear(&lost);
+}
 
 static void look_for_stuck(gw *g)
 {
-    if (g->cfg.stall_ms == 0 || g->now_us < g->stall_look_us)
+    if (g->now_us < g->stall_look_us)
         return;
     g->stall_look_us = g->now_us + STALL_LOOK_US;
     for (struct worker *w = NULL; (w = route_next(g->route, w));)
-        if (w->service == SERVICE_MODEL && !w->stuck && w->steps && w->running && w->open &&
-            g->now_us - w->moved_us > (uint64_t)g->cfg.stall_ms * 1000)
+        if (g->cfg.stall_ms && w->service == SERVICE_MODEL && !w->stuck && w->steps && w->running &&
+            w->open && g->now_us - w->moved_us > (uint64_t)g->cfg.stall_ms * 1000)
             give_up(g, w);
+    for (struct worker *w = NULL; (w = route_next(g->route, w));)
+        if (w->short_us && g->now_us - w->short_us > LOST_US)
+            take_back(g, w);
 }
 
 static void on_step(gw *g, uint64_t peer, const struct wire_msg *m)

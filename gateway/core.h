@@ -107,7 +107,7 @@ void gw_models(gw *g, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *c
 struct gw_counts {
     uint64_t admitted, refused, done, failed, cancelled, cache_hits, cache_misses, retries,
         prompt_tokens, completion_tokens;
-    uint64_t suspects, condemned, stalled_workers, stalled_clients;
+    uint64_t taken_back, suspects, condemned, stalled_workers, stalled_clients;
 };
 const struct gw_counts *gw_counts(const gw *g);
 

@@ -156,6 +156,8 @@ struct job {
     uint32_t cached_tokens;
     struct loop_timer stall; /* the client does not read */
     unsigned deaths;         /* of workers under it, since its last new token */
+    bool parked;             /* its worker has no credit of ours left */
+    uint64_t heard_us;       /* of its worker: when it was placed, or a delta came */
     bool alone; /* it is suspected to be why: placed where nothing is computed beside it */
     bool moved; /* a new token since it was placed */
     bool numerics_changed; /* it went on where numbers come out differently */
@@ -185,10 +187,12 @@ void job_keep_logprobs(struct job *j, uint32_t choice, slice packed);
 struct digest job_hash(
     const struct job *j); /* of everything that the answer depends on but the arithmetic */
 /* job_run.c */
+void job_leave_worker(struct job *j); /* its deltas are not for it any more */
 void job_place(struct job *j);
 void job_delta(struct job *j, const Nunchi__Delta *d);
 void job_grant(struct job *j);
-void job_stalled(void *job); /* a timer */
+void job_stalled(void *job);       /* a timer */
+void job_take_back(struct job *j); /* from its worker, which may not know of it */
 
 /* upload.c, files.c */
 struct upload;

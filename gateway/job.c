@@ -172,11 +172,8 @@ void job_free(struct job *j, const char *reason)
     timers_cancel(&g->timers, &j->deadline);
     timers_cancel(&g->timers, &j->wake);
     timers_cancel(&g->timers, &j->stall);
-    struct worker *w = j->alone ? route_find(g->route, j->ask.peer) : NULL;
-    if (w && w->alone == j->id)
-        w->alone = 0;
     if (j->run)
-        map_del_u64(g->runs, j->run);
+        job_leave_worker(j);
     ask_cancel(&j->ask, reason);
     for (size_t i = 0; i < j->n_videos; i++)
         job_video_clear(&j->video[i]);

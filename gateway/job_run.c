@@ -218,6 +218,7 @@ void job_place(struct job *j)
     if (j->alone)
         w->alone = j->id;
     j->moved = false;
+    j->heard_us = g->now_us;
     j->stage = STAGE_RUN;
     j->credit = CREDIT_TOKENS;
     j->run = j->ask.request;
@@ -226,9 +227,19 @@ void job_place(struct job *j)
 
 /* ---- losing a worker ---- */
 
-static void leave_worker(struct job *j)
+/* Whether its worker waits for credit of ours, and is right to. */
+static void set_parked(struct job *j, bool parked)
+{
+    struct worker *w = route_find(j->g->route, j->ask.peer);
+    if (w && parked != j->parked)
+        w->parked += parked ? 1 : UINT32_MAX;
+    j->parked = parked;
+}
+
+void job_leave_worker(struct job *j)
 {
     leave_alone(j);
+    set_parked(j, false);
     timers_cancel(&j->g->timers, &j->stall);
     map_del_u64(j->g->runs, j->run);
     j->run = 0;
@@ -288,10 +299,19 @@ static void lost(struct job *j, int err, const struct why *w)
 static void broken(struct job *j)
 {
     struct why w;
-    leave_worker(j);
+    job_leave_worker(j);
     ask_cancel(&j->ask, "protocol");
     why_set(&w, ERR_PROTO, "", "a model worker broke the protocol");
     lost(j, ERR_PROTO, &w);
+}
+
+void job_take_back(struct job *j)
+{
+    struct why w;
+    job_leave_worker(j);
+    ask_cancel(&j->ask, "lost");
+    why_set(&w, ERR_UNAVAILABLE, "", "a message to or from a model worker was lost");
+    lost(j, ERR_UNAVAILABLE, &w);
 }
 
 /* ---- deltas ---- */
@@ -424,8 +444,10 @@ void job_grant(struct job *j)
         return;
     Nunchi__Credit c = NUNCHI__CREDIT__INIT;
     c.amount = CREDIT_TOKENS - j->credit;
-    if (ask_more(&j->ask, WIRE_CREDIT, 0, &c.base, NULL) == 0)
+    if (ask_more(&j->ask, WIRE_CREDIT, 0, &c.base, NULL) == 0) {
         j->credit += c.amount;
+        set_parked(j, false);
+    }
     /* A full queue: the next delta, or the client's next read, brings the next try. */
 }
 
@@ -450,10 +472,13 @@ void job_delta(struct job *j, const Nunchi__Delta *d)
     }
     add_ids(c, d->ids, d->n_ids);
     j->credit -= d->n_ids;
+    j->heard_us = j->g->now_us;
     hold_logprobs(c, d);
     if (d->text.len)
         emit(j, d->choice, pb_slice(d->text));
     job_grant(j);
+    if (j->credit == 0)
+        set_parked(j, true);
 }
 
 /* ---- the end ---- */
@@ -504,7 +529,7 @@ static void on_generated(struct ask *ask, int err, const struct wire_msg *m, con
     const Nunchi__ChoiceEnd *ends[CHOICES_MAX] = {0};
     void *v = NULL;
     struct why why = {0};
-    leave_worker(j);
+    job_leave_worker(j);
     if (err == 0) {
         err = ask_unpack(a, &nunchi__generated__descriptor, m, &v);
         if (err < 0 || !ends_ok(j, v, ends))

@@ -123,6 +123,11 @@ void route_changed(struct worker *w, uint64_t now_us, const Nunchi__Ready *ready
     w->load = h->running + h->queued;
     w->draining = h->draining;
     w->running = h->running;
+    bool agrees = !h->open_known || (h->open >= w->open && h->parked <= w->parked);
+    if (agrees)
+        w->short_us = 0;
+    else if (w->short_us == 0)
+        w->short_us = now_us;
     if (h->steps != w->steps || h->running == 0) {
         w->steps = h->steps;
         w->moved_us = now_us;

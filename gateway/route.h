@@ -23,6 +23,9 @@ struct worker {
     uint32_t running;  /* as it says */
     uint64_t steps;    /* as it says; 0: it does not */
     uint64_t moved_us; /* when steps was last another number, or nothing ran */
+    uint64_t short_us; /* since when it has had fewer requests of ours, or given them less credit,
+                          than we count; 0: it agrees */
+    uint32_t parked;   /* our requests there that we let wait for credit */
     bool stuck;        /* it does not move: no requests until it does */
 };
 

@@ -456,13 +456,15 @@ size_t sched_open(const sched *s)
     return map_len(s->by_id);
 }
 
-size_t sched_open_of(const sched *s, uint64_t gateway)
+struct sched_share sched_share_of(const sched *s, uint64_t gateway)
 {
-    size_t n = 0;
+    struct sched_share n = {0, 0};
     LIST_EACH(it, &s->open)
     {
         const struct generation *g = CONTAINER_OF(it, struct generation, link);
-        n += g->r.gateway == gateway && !g->dead;
+        bool its = g->r.gateway == gateway && !g->dead;
+        n.open += its;
+        n.parked += its && g->credit == 0;
     }
     return n;
 }

@@ -160,6 +160,9 @@ struct sched_load {
 };
 struct sched_load sched_load_now(const sched *s);
 size_t sched_open(const sched *s); /* requests open */
-size_t sched_open_of(const sched *s, uint64_t gateway);
+struct sched_share {
+    uint32_t open, parked; /* parked: no choice of it has credit for one more token */
+};
+struct sched_share sched_share_of(const sched *s, uint64_t gateway);
 
 #endif

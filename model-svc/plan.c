@@ -225,7 +225,8 @@ static size_t snapshot(sched *s)
     return n;
 }
 
-/* Who is suspected to stop workers takes nobody along: the first of them that has brought nothing yet. */
+/* Who is suspected to stop workers takes nobody along: the first of them that has brought nothing
+ * yet. */
 static const struct generation *who_is_alone(const sched *s)
 {
     LIST_EACH(it, &s->running)

@@ -221,7 +221,7 @@ static int take_request(model_serve *v, uint64_t gateway, const struct wire_msg 
         return err;
     r.gateway = gateway;
     pthread_mutex_lock(&v->lock);
-    if (sched_open_of(v->s, gateway) >= slots_each(v)) {
+    if (sched_share_of(v->s, gateway).open >= slots_each(v)) {
         *retry_ms = 100;
         err = why_set(w, ERR_BUSY, "", "this gateway has all its %u slots in use here",
                       slots_each(v));
@@ -300,12 +300,16 @@ static void on_down(void *ctx, peer_link *k, const char *reason UNUSED)
     v->dirty = true;
 }
 
-static void on_heartbeat(void *ctx, peer_link *k UNUSED, Nunchi__Heartbeat *out)
+static void on_heartbeat(void *ctx, peer_link *k, Nunchi__Heartbeat *out)
 {
     model_serve *v = ctx;
     pthread_mutex_lock(&v->lock);
     struct sched_load load = sched_load_now(v->s);
+    struct sched_share share = sched_share_of(v->s, link_id(k));
     pthread_mutex_unlock(&v->lock);
+    out->open = share.open;
+    out->parked = share.parked;
+    out->open_known = true;
     out->slots = slots_each(v);
     out->running = load.running;
     out->queued = load.queued;

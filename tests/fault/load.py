@@ -42,8 +42,14 @@ class Unreachable(Exception):
     """No connection: a load balancer would have gone elsewhere."""
 
 
+LATE_S = 60  # an answer takes some seconds; the longest fault here lasts 5
+
+
 def read_events(response):
+    begun = time.monotonic()
     for line in response:
+        if time.monotonic() - begun > LATE_S:
+            raise Lost(f"not answered within {LATE_S} s")
         if line.startswith(b"data: "):
             if line.strip() == b"data: [DONE]":
                 return

@@ -577,6 +577,56 @@ static void a_stuck_worker_is_given_up(void **state UNUSED)
     world_free(&w);
 }
 
+static void counted(struct world *w, uint64_t peer, uint32_t open, uint32_t parked)
+{
+    Nunchi__Heartbeat h = NUNCHI__HEARTBEAT__INIT;
+    h.slots = 8;
+    h.running = open;
+    h.open = open;
+    h.parked = parked;
+    h.open_known = true;
+    gw_peer_changed(w->g, w->now, peer, NULL, &h);
+    turn(w, 500);
+}
+
+/* A request, or its end, or credit that was lost on the way is found out by counting. */
+static void a_lost_message_is_found_out(void **state UNUSED)
+{
+    static struct world w;
+    struct client c;
+    world_new(&w, NULL);
+    up(&w, TOKENIZER, "tokenizer", "m", NUMERICS, 8);
+    up(&w, FIRST_PEER, "model", "m", NUMERICS, 8);
+    begin(&w, ",\"seed\":1,\"max_tokens\":50", &c);
+    const struct sent *first = last_to(&w, FIRST_PEER, WIRE_REQUEST);
+    for (int i = 0; i < 30; i++)
+        counted(&w, FIRST_PEER, 1, 0); /* it is there, and slow */
+    assert_int_equal(count_to(&w, FIRST_PEER, WIRE_REQUEST), 1);
+    for (int i = 0; i < 5; i++) { /* not for long: under way */
+        counted(&w, FIRST_PEER, 0, 0);
+        counted(&w, FIRST_PEER, 1, 0);
+    }
+    assert_int_equal(count_to(&w, FIRST_PEER, WIRE_REQUEST), 1);
+    for (int i = 0; i < 6; i++) { /* it brings tokens, whatever the worker says */
+        counted(&w, FIRST_PEER, 0, 0);
+        words(&w, first, 0, (uint32_t)i, 1, "x");
+    }
+    assert_int_equal(count_to(&w, FIRST_PEER, WIRE_REQUEST), 1);
+    for (int i = 0; i < 12; i++)
+        counted(&w, FIRST_PEER, 0, 0);
+    assert_int_equal(count_to(&w, FIRST_PEER, WIRE_CANCEL), 1);
+    assert_int_equal(count_to(&w, FIRST_PEER, WIRE_REQUEST), 2);
+    const Nunchi__Generate *again =
+        body_of(&w, last_to(&w, FIRST_PEER, WIRE_REQUEST), &nunchi__generate__descriptor);
+    assert_int_equal(again->choices[0]->n_ids, 6);
+    for (int i = 0; i < 12; i++) /* it waits for credit that it was given */
+        counted(&w, FIRST_PEER, 1, 1);
+    assert_int_equal(count_to(&w, FIRST_PEER, WIRE_REQUEST), 3);
+    gw_cancel(w.g, w.now, c.id);
+    client_clear(&c);
+    world_free(&w);
+}
+
 /* ---- many cancels ---- */
 
 static void nothing_is_lost_over_many_cancels(void **state UNUSED)
@@ -626,6 +676,7 @@ int main(void)
         cmocka_unit_test(workers_that_go_do_not_count),
         cmocka_unit_test(a_suspect_takes_nobody_along),
         cmocka_unit_test(a_stuck_worker_is_given_up),
+        cmocka_unit_test(a_lost_message_is_found_out),
         cmocka_unit_test(nothing_is_lost_over_many_cancels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
