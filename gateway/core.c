@@ -145,7 +145,6 @@ static void take_back(gw *g, struct worker *w)
         if (j->ask.peer == w->peer && !j->parked && g->now_us - j->heard_us > LOST_US)
             buf_put(&lost, &j->id, sizeof j->id);
     }
-    w->short_us = 0;
     g->counts.taken_back += lost.n / sizeof(uint64_t);
     for (size_t at = 0; at < lost.n; at += sizeof(uint64_t)) {
         uint64_t id;
