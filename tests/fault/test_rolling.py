@@ -37,7 +37,7 @@ def test_a_gateway_killed_takes_only_its_own(own_cluster):
     c = own_cluster(workers=2, args=["--gateways", "2"])
     first, second = ports(c)()
     one = load.Load(lambda: [first], n_questions=8, streams=3)
-    two = load.Load(lambda: [second], n_questions=8, streams=3)
+    two = load.Load(lambda: [second], n_questions=8, streams=3, gateway_is_killed=True)
     one.learn()
     two.known = one.known
     with one, two:
