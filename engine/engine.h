@@ -198,8 +198,8 @@ void engine_touch_kv(const engine *e);
 
 /* KV blocks. Copy is for copy on write (first n_tokens positions). Export and import move a whole block as bytes
  * (kv_block_bytes, an opaque layout named by the numerics id). An import with a number that is not finite is
- * ERR_INVALID: where a block is used again, what it held before is multiplied by 0. */
-/* A block that is in no step may be exported and imported on any thread, also while a step is computed. */
+ * ERR_INVALID: where a block is used again, what it held before is multiplied by 0. A block that is in no step may be
+ * exported and imported on any thread, also while a step is computed. */
 int engine_block_copy(engine *e, uint32_t from, uint32_t to, uint32_t n_tokens) MUST_USE;
 int engine_block_export(const engine *e, uint32_t block, void *out, size_t cap) MUST_USE;
 int engine_block_import(engine *e, uint32_t block, const void *p, size_t n) MUST_USE;

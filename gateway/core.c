@@ -62,19 +62,6 @@ void core_settle(gw *g)
     }
 }
 
-static void look_for_stuck(gw *g);
-
-uint64_t gw_tick(gw *g, uint64_t now_us)
-{
-    core_enter(g, now_us);
-    calls_tick(g->calls, now_us);
-    timers_run(&g->timers, now_us);
-    look_for_stuck(g);
-    core_settle(g);
-    uint64_t a = calls_tick(g->calls, now_us), b = timers_next_us(&g->timers);
-    return a < b ? a : b;
-}
-
 void gw_drain(gw *g)
 {
     g->draining = true;
@@ -168,6 +155,17 @@ static void look_for_stuck(gw *g)
     for (struct worker *w = NULL; (w = route_next(g->route, w));)
         if (w->short_us && g->now_us - w->short_us > LOST_US)
             take_back(g, w);
+}
+
+uint64_t gw_tick(gw *g, uint64_t now_us)
+{
+    core_enter(g, now_us);
+    calls_tick(g->calls, now_us);
+    timers_run(&g->timers, now_us);
+    look_for_stuck(g);
+    core_settle(g);
+    uint64_t a = calls_tick(g->calls, now_us), b = timers_next_us(&g->timers);
+    return a < b ? a : b;
 }
 
 static void on_step(gw *g, uint64_t peer, const struct wire_msg *m)

@@ -25,26 +25,11 @@ static void on_tick(void *ctx)
 
 /* ---- requests ---- */
 
-/* The same one for every worker; another when it is gone, which then has to be filled. */
-static peer_link *link_of(transfer *t, const struct digest *group)
-{
-    slice key = {(const char *)group->b, DIGEST_BYTES};
-    peer_link *best = NULL;
-    uint64_t most = 0;
-    for (peer_link *k = links_next(t->ls, NULL); k; k = links_next(t->ls, k)) {
-        uint64_t weight = hash_rendezvous(key, slice_str(link_ready(k)->instance));
-        if (!best || weight > most) {
-            best = k;
-            most = weight;
-        }
-    }
-    return best;
-}
-
 int transfer_ask(transfer *t, const struct digest *group, const Nunchi__CacheRequest *q,
                  shared *const *bulk, size_t n_bulk, call_done_fn done, void *ctx)
 {
-    peer_link *to = link_of(t, group);
+    /* another when it is gone, which then has to be filled */
+    peer_link *to = links_holder(t->ls, (slice){(const char *)group->b, DIGEST_BYTES});
     if (!to)
         return ERR_UNAVAILABLE;
     const struct call c = {

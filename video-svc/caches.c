@@ -69,20 +69,6 @@ static void on_not_sent(void *ctx)
     on_done(k, k->err, NULL, NULL);
 }
 
-static peer_link *link_for(caches *s, slice key)
-{
-    peer_link *best = NULL;
-    uint64_t most = 0;
-    for (peer_link *k = links_next(s->ls, NULL); k; k = links_next(s->ls, k)) {
-        uint64_t weight = hash_rendezvous(key, slice_str(link_ready(k)->instance));
-        if (!best || weight > most) {
-            best = k;
-            most = weight;
-        }
-    }
-    return best;
-}
-
 static int send(caches *s, struct asked *k, peer_link *to, const Nunchi__CacheRequest *q,
                 slice bulk)
 {
@@ -107,7 +93,7 @@ void caches_call(caches *s, uint64_t a, uint32_t b, uint32_t c, slice key,
 {
     struct asked *k = xcalloc(1, sizeof *k);
     *k = (struct asked){.s = s, .a = a, .b = b, .c = c};
-    peer_link *to = link_for(s, key);
+    peer_link *to = links_holder(s->ls, key);
     k->err = to ? send(s, k, to, q, bulk) : ERR_UNAVAILABLE;
     if (k->err < 0) {
         s->posted++;

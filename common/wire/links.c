@@ -1,5 +1,6 @@
 #include "common/wire/links.h"
 
+#include "common/base/hash.h"
 #include "common/base/clock.h"
 #include "common/base/list.h"
 #include "common/base/log.h"
@@ -432,6 +433,20 @@ peer_link *links_next(links *ls, peer_link *after)
     while (it != &ls->all && CONTAINER_OF(it, peer_link, link)->state != LINK_UP)
         it = it->next;
     return it == &ls->all ? NULL : CONTAINER_OF(it, peer_link, link);
+}
+
+peer_link *links_holder(links *ls, slice key)
+{
+    peer_link *best = NULL;
+    uint64_t most = 0;
+    for (peer_link *k = links_next(ls, NULL); k; k = links_next(ls, k)) {
+        uint64_t weight = hash_rendezvous(key, slice_str(link_ready(k)->instance));
+        if (!best || weight > most) {
+            best = k;
+            most = weight;
+        }
+    }
+    return best;
 }
 
 peer_link *links_find(links *ls, uint64_t id)

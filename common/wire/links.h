@@ -33,6 +33,8 @@ void links_set_ready(links *ls, const Nunchi__Ready *ready); /* sent again on al
 void links_beat(links *ls);
 size_t links_n_up(const links *ls);
 peer_link *links_next(links *ls, peer_link *after); /* walks those that are up; NULL starts and ends */
+/* The one that holds the key: the same for everybody who sees the same links (rendezvous hashing of instances). NULL: none is up. */
+peer_link *links_holder(links *ls, slice key);
 peer_link *links_find(links *ls, uint64_t id);  /* NULL when gone or down */
 
 uint64_t link_id(const peer_link *k); /* changes with every reconnect: fences what belonged to the old connection */

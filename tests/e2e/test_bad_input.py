@@ -153,3 +153,10 @@ def test_up_refuses_a_broken_model(tmp_path, cluster):
     assert done.returncode == 1 and "broken.gguf" in done.stderr + done.stdout or "GGUF" in done.stderr
     left = subprocess.run([program, "status"], env=env, capture_output=True, text=True)
     assert left.returncode == 1, "nothing may go on running"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "600001", "99999999999999999999", "1.5"])
+def test_a_time_that_is_out_of_range(cluster, model_name, value):
+    status, _, answer = cluster.post_json("/v1/chat/completions", {"model": model_name, "messages": [{"role": "user", "content": "Hi"}]},
+                                          {"X-Nunchi-Timeout-Ms": value})
+    assert status == 400 and answer["error"]["param"] == "X-Nunchi-Timeout-Ms" and "600000" in answer["error"]["message"]

@@ -25,7 +25,7 @@ def test_mistakes_are_explained(cluster):
     assert "quotes" in cluster.nunchi("ask", "two", "questions").stderr
     done = cluster.nunchi("ask", "--video", "/nowhere.mp4", "What?")
     assert done.returncode == 1 and "/nowhere.mp4" in done.stderr
-    for command in (("up", "--fly"), ("up", "--workers", "many"), ("up", "--backend", "gpu"), ("up", "--threads", 257), ("logs", "-n", "0"), ("ask", ""),
+    for command in (("up", "--fly"), ("up", "--workers", "many"), ("up", "--gateways", "5"), ("up", "--caches", "0"), ("up", "--backend", "gpu"), ("up", "--threads", 257), ("logs", "-n", "0"), ("ask", ""),
                     ("model",), ("model", "eat"), ("down", "now"), ("status", "now")):
         done = cluster.nunchi(*command)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 3, (command, done.stderr)

@@ -151,6 +151,8 @@ class Load:
                 continue
             except Lost as e:
                 if self.gateway_is_killed and isinstance(e, Unanswered):
+                    with self.lock:
+                        self.counts["unanswered"] += 1
                     continue
                 with self.lock:
                     self.counts["lost"] += 1
@@ -190,7 +192,7 @@ class Load:
 
     def report(self):
         gaps = sorted(self.gaps) or [0]
-        return {**{k: self.counts[k] for k in ("answered", "lost", "wrong", "refused", "unreachable")},
+        return {**{k: self.counts[k] for k in ("answered", "lost", "wrong", "refused", "unreachable", "unanswered")},
                 "longest_gap_ms": {"p50": round(1000 * gaps[len(gaps) // 2]), "p99": round(1000 * gaps[len(gaps) * 99 // 100]),
                                    "max": round(1000 * gaps[-1])}}
 

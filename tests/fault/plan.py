@@ -9,8 +9,7 @@ import time
 
 import proxy
 
-# Kinds of faults, and how often beside each other. Not among them is "garble": the wire has no checksum of its own, so a bit that is
-# flipped in the middle of a message, which TCP and CURVE would notice and a unix socket cannot do, may change what is said.
+# Kinds of faults, and how often beside each other. "garble" is apart: the wire has no checksum of its own, and answers do not survive it.
 WEIGHTS = {"kill": 5, "freeze": 3, "end": 2, "redis-full": 1, "redis-slow": 1, "cut": 2, "partition": 2, "delay": 1}
 SERVICES = {"model": 5, "tokenizer": 2, "cache": 2, "video": 1, "redis-kv": 1, "redis": 1, "gateway-2": 1}
 
@@ -23,11 +22,13 @@ class Fault:
         return f"{self.at:6.1f} s  {self.kind} {self.service}" + (f" for {self.seconds:.1f} s" if self.seconds else "")
 
 
-def schedule(seed, seconds, every=3.0, only=None):
+def schedule(seed, seconds, every=3.0, only=None, garble=False):
     """Faults from second 1 on, about every so often; the last ones end before the end."""
     rnd, at, faults = random.Random(seed), 1.0, []
     while at < seconds - 6:
         kind = only or rnd.choices(list(WEIGHTS), WEIGHTS.values())[0]
+        if garble and len(faults) % 2:
+            kind = "garble"
         service = rnd.choices(list(SERVICES), SERVICES.values())[0]
         if kind in ("cut", "partition", "garble", "delay"):
             service = "the worker behind the proxy"

@@ -88,6 +88,16 @@ static void chat_streamed_with_usage(void **state UNUSED)
     said(CHUNK "]," USAGE_TEXT "}\n\ndata: [DONE]\n\n");
 }
 
+/* Whether or not usage was asked for. */
+static void numerics_that_changed(void **state UNUSED)
+{
+    struct gw_usage moved = USAGE;
+    moved.numerics_changed = true;
+    begin(OPENAI_CHAT, ",\"stream\":true");
+    openai_answer_done(&a, &moved, &out);
+    said(CHUNK "],\"nunchi\":{\"numerics_changed\":true}}\n\ndata: [DONE]\n\n");
+}
+
 static void chat_whole(void **state UNUSED)
 {
     begin(OPENAI_CHAT, ",\"n\":2");
@@ -268,10 +278,16 @@ static void files(void **state UNUSED)
 int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
-    const struct CMUnitTest tests[] = {T(chat_streamed),    T(chat_streamed_with_usage),
-                                       T(chat_whole),       T(completion_both_ways),
-                                       T(chat_logprobs),    T(completion_logprobs),
-                                       T(split_characters), T(cut_off_in_a_character),
-                                       T(errors),           T(files)};
+    const struct CMUnitTest tests[] = {T(chat_streamed),
+                                       T(chat_streamed_with_usage),
+                                       T(numerics_that_changed),
+                                       T(chat_whole),
+                                       T(completion_both_ways),
+                                       T(chat_logprobs),
+                                       T(completion_logprobs),
+                                       T(split_characters),
+                                       T(cut_off_in_a_character),
+                                       T(errors),
+                                       T(files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -138,6 +138,54 @@ static void same_arithmetic_first(void **state UNUSED)
     assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 1);
 }
 
+/* What went on elsewhere says so at its end, and only then. */
+static void other_arithmetic_is_said(void **state UNUSED)
+{
+    up_all(&w);
+    const struct sent *run = placed("");
+    words(&w, run, 0, 0, 1, "a");
+    up(&w, MODEL_B, "model", "m", NUMERICS_B, 4);
+    gw_peer_down(w.g, w.now, MODEL, true);
+    turn(&w, 300);
+    const struct sent *again = last_to(&w, MODEL_B, WIRE_REQUEST);
+    words(&w, again, 0, 1, 1, "b");
+    generated(&w, again, 1, (uint32_t[]){2}, "", NUNCHI__CHOICE_END__REASON__STOP);
+    assert_int_equal(h.n_done, 1);
+    assert_true(h.usage.numerics_changed);
+}
+
+/* A client that does not read is waited for, but not for ever: then its worker is free. */
+static void a_client_that_never_reads(void **state UNUSED)
+{
+    static const struct gw_config cfg = {.requests_max = 64,
+                                         .queue_max = 16,
+                                         .request_ms = 600000,
+                                         .worker_wait_ms = 5000,
+                                         .client_stall_ms = 10000};
+    for (int reads = 0; reads < 2; reads++) {
+        world_free(&w);
+        world_new(&w, &cfg);
+        heard_clear(&h);
+        up_all(&w);
+        const struct sent *run = placed(",\"n\":2");
+        h.busy = true;
+        for (uint32_t i = 0; i < 70; i++) { /* more than half of the credit: now it is asked */
+            words(&w, run, 0, i, 1, "x");
+            words(&w, run, 1, i, 1, "y");
+        }
+        turn(&w, 9000);
+        assert_int_equal(h.n_failed, 0);
+        if (reads) {
+            h.busy = false;
+            gw_client_ready(w.g, w.now, h.id);
+        }
+        turn(&w, 2000);
+        assert_int_equal(h.n_failed, !reads);
+        assert_int_equal(count_to(&w, MODEL, WIRE_CANCEL), !reads);
+        assert_int_equal(count_to(&w, MODEL, WIRE_CREDIT), reads);
+    }
+}
+
 static void repeated_frames(void **state UNUSED)
 {
     up_all(&w);
@@ -492,6 +540,8 @@ int main(void)
                                        T(lost_worker),
                                        T(no_worker_comes_back),
                                        T(same_arithmetic_first),
+                                       T(other_arithmetic_is_said),
+                                       T(a_client_that_never_reads),
                                        T(repeated_frames),
                                        T(broken_worker),
                                        T(counts_that_do_not_match),
