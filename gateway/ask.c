@@ -18,8 +18,7 @@ static void on_chunk(void *ctx, const struct wire_msg *m)
 
 static struct wire_msg message(struct ask *a, int type, uint16_t flags)
 {
-    struct wire_msg m = {.head = {.version = WIRE_VERSION,
-                                  .type = (uint8_t)type,
+    struct wire_msg m = {.head = {.type = (uint8_t)type,
                                   .flags = flags,
                                   .request = a->request,
                                   .sequence = a->sequence++}};

@@ -45,12 +45,21 @@ static void on_changed(void *ctx, hub_peer *p)
     gw_peer_changed(v->g, loop_now_us(v->l), hub_peer_id(p), hub_peer_ready(p), said ? h : NULL);
 }
 
+/* Whether its requests may be what it went down of. */
+static bool died(const char *reason)
+{
+    static const char *const others[] = {"drain", "bye", "damaged"};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        if (strcmp(reason, others[i]) == 0)
+            return false;
+    return true;
+}
+
 static void on_down(void *ctx, hub_peer *p, const char *reason)
 {
     gateway_serve *v = ctx;
     if (v->g)
-        gw_peer_down(v->g, loop_now_us(v->l), hub_peer_id(p),
-                     strcmp(reason, "drain") != 0 && strcmp(reason, "bye") != 0);
+        gw_peer_down(v->g, loop_now_us(v->l), hub_peer_id(p), died(reason));
 }
 
 static void on_msg(void *ctx, hub_peer *p, const struct wire_msg *m)

@@ -55,8 +55,7 @@ static void send_error(model_serve *v, uint64_t gateway, uint64_t request, uint3
                        int err, const struct why *w, uint32_t retry_ms)
 {
     reply_error(err, w, retry_ms, v->scratch, &v->body);
-    struct wire_head h = {
-        .version = WIRE_VERSION, .type = WIRE_ERROR, .request = request, .attempt = attempt};
+    struct wire_head h = {.type = WIRE_ERROR, .request = request, .attempt = attempt};
     gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
 }
 
@@ -64,7 +63,7 @@ static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, 
 {
     model_serve *v = ctx;
     reply_deltas(&v->words, d, n, v->scratch, &v->body);
-    struct wire_head h = {.version = WIRE_VERSION, .type = WIRE_CHUNK, .flags = WIRE_MANY};
+    struct wire_head h = {.type = WIRE_CHUNK, .flags = WIRE_MANY};
     gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
 }
 
@@ -72,8 +71,7 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
 {
     model_serve *v = ctx;
     reply_done(d, &compute_info(v->c)->numerics, v->scratch, &v->body);
-    struct wire_head h = {
-        .version = WIRE_VERSION, .type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
+    struct wire_head h = {.type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
     gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),

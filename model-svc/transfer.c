@@ -37,7 +37,7 @@ int transfer_ask(transfer *t, const struct digest *group, const Nunchi__CacheReq
     uint64_t id = calls_open(t->calls, clock_mono_us(), &c);
     buf body = {0};
     pb_pack(&q->base, &body);
-    struct wire_msg m = {.head = {.version = WIRE_VERSION, .type = WIRE_REQUEST, .request = id},
+    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = id},
                          .body = buf_slice(&body),
                          .n_frames = n_bulk};
     for (size_t i = 0; i < n_bulk; i++) {

@@ -77,8 +77,7 @@ static int send(caches *s, struct asked *k, peer_link *to, const Nunchi__CacheRe
     uint64_t id = calls_open(s->calls, clock_mono_us(), &c);
     buf body = {0};
     pb_pack(&q->base, &body);
-    struct wire_msg m = {.head = {.version = WIRE_VERSION, .type = WIRE_REQUEST, .request = id},
-                         .body = buf_slice(&body)};
+    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = id}, .body = buf_slice(&body)};
     if (bulk.n > 0)
         m.frames[m.n_frames++] = bulk;
     int e = link_send(to, &m);

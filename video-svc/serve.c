@@ -99,8 +99,7 @@ static void send_message(video_serve *v, uint64_t gateway, uint64_t request, uin
 {
     buf body = {0};
     pb_pack(m, &body);
-    struct wire_head h = {
-        .version = WIRE_VERSION, .type = (uint8_t)type, .request = request, .attempt = attempt};
+    struct wire_head h = {.type = (uint8_t)type, .request = request, .attempt = attempt};
     send_to(v, gateway, &h, buf_slice(&body));
     buf_clear(&body);
 }

@@ -118,3 +118,8 @@ uint64_t hash_rendezvous(slice key, slice node)
     /* Two steps, so that no pair of (key, node) texts can run together into another one. */
     return XXH3_64bits_withSeed(key.p, key.n, XXH3_64bits(node.p, node.n));
 }
+
+uint64_t checksum64(uint64_t before, slice part)
+{
+    return XXH3_64bits_withSeed(part.p, part.n, before);
+}

@@ -25,12 +25,16 @@ void digest_add_u64(digest_stream *s, uint64_t v);
 void digest_add_slice(digest_stream *s, slice v);
 struct digest digest_end(digest_stream *s); /* frees s */
 
-/* XXH3: fast, not secret. hash64 for tables (seeded at random per process), checksum128 for damage. */
+/* XXH3: fast, not secret. hash64 for tables (seeded at random per process), checksum128 for damage.
+ */
 uint64_t hash64(const void *p, size_t n);
 void checksum128(const void *p, size_t n, uint8_t out[16]);
+/* Over parts, each seeded with the sum before it (0 at first), so that where one ends counts too.
+ */
+uint64_t checksum64(uint64_t before, slice part);
 
-/* Rendezvous weight of `node` for `key`: the node with the largest weight holds the key. Same on every
- * machine. */
+/* Rendezvous weight of `node` for `key`: the node with the largest weight holds the key. Same on
+ * every machine. */
 uint64_t hash_rendezvous(slice key, slice node);
 
 #endif

@@ -56,7 +56,7 @@ struct bus_sock {
     bus *b;
     void *z; /* NULL: closed */
     loop_fd *fd;
-    bool router;
+    bool router, said_version;
     bus_msg_fn fn;
     void *ctx;
     char endpoint[ENDPOINT_MAX];
@@ -193,17 +193,28 @@ static int zap_open(bus *b, struct why *w)
 static int parse(bus_sock *s, zmq_msg_t *parts, size_t n_all, slice *peer, struct wire_msg *m)
 {
     size_t at = s->router ? 1 : 0;
+    *peer = s->router ? part_slice(&parts[0]) : slice_str("");
     if (n_all > PARTS_MAX || n_all < at + 2 || n_all - at - 2 > WIRE_FRAMES_MAX)
         return ERR_PROTO;
-    *peer = s->router ? part_slice(&parts[0]) : slice_str("");
-    int e = wire_head_get(part_slice(&parts[at]), &m->head);
+    slice head = part_slice(&parts[at]);
+    int e = wire_head_get(head, &m->head);
     if (e < 0)
         return e;
     m->body = part_slice(&parts[at + 1]);
     m->n_frames = n_all - at - 2;
     for (size_t i = 0; i < m->n_frames; i++)
         m->frames[i] = part_slice(&parts[at + 2 + i]);
-    return wire_msg_check(m);
+    e = wire_msg_check(m); /* first: it bounds what the sum is taken over */
+    return e < 0 || wire_sum_is_right(head, m) ? e : ERR_PROTO;
+}
+
+/* An old build, or the wrong port: worth a line, not one for each message. */
+static void say_version(bus_sock *s)
+{
+    if (!s->said_version)
+        log_warn("somebody speaks another version of the protocol",
+                 LOG_STR("endpoint", s->endpoint), LOG_U64("ours", WIRE_VERSION));
+    s->said_version = true;
 }
 
 static size_t parts_bytes(zmq_msg_t *parts, size_t n)
@@ -224,12 +235,14 @@ static size_t receive_one(bus_sock *s)
     if (n == 0)
         return 0;
     size_t bytes = 1 + parts_bytes(parts, n);
-    if (parse(s, parts, n_all, &peer, &m) < 0) {
+    int e = parse(s, parts, n_all, &peer, &m);
+    if (e == ERR_UNSUPPORTED)
+        say_version(s);
+    if (e < 0)
         s->b->counts.malformed++;
-    } else {
+    else
         s->b->counts.received++;
-        s->fn(s->ctx, s, peer, &m);
-    }
+    s->fn(s->ctx, s, peer, e < 0 ? NULL : &m);
     close_parts(parts, n);
     return bytes;
 }
@@ -337,7 +350,7 @@ int bus_send(bus_sock *s, slice peer, const struct wire_msg *m)
     if (e < 0)
         return e;
     unsigned char head[WIRE_HEAD_BYTES];
-    wire_head_put(&m->head, head);
+    wire_head_put(m, head);
     slice parts[PARTS_MAX];
     size_t n = 0;
     if (s->router)

@@ -1,5 +1,7 @@
 #include "common/wire/frame.h"
 
+#include "common/base/hash.h"
+
 enum { /* offsets of the header's fields */
        AT_MAGIC = 0,
        AT_VERSION = 4,
@@ -10,6 +12,7 @@ enum { /* offsets of the header's fields */
        AT_SEQUENCE = 20,
        AT_TRACE = 24,
        AT_SPAN = 40,
+       AT_SUM = 48,
 };
 
 static void put_le(unsigned char *to, uint64_t v, int n)
@@ -26,10 +29,22 @@ static uint64_t get_le(const unsigned char *from, int n)
     return v;
 }
 
-void wire_head_put(const struct wire_head *h, unsigned char out[WIRE_HEAD_BYTES])
+/* TCP's own sum has 16 bits, and is no help against what is damaged in a proxy, a driver or a
+ * network card. */
+static uint64_t sum_of(const unsigned char *head, const struct wire_msg *m)
 {
+    uint64_t sum = checksum64(0, (slice){(const char *)head, AT_SUM});
+    sum = checksum64(sum, m->body);
+    for (size_t i = 0; i < m->n_frames; i++)
+        sum = checksum64(sum, m->frames[i]);
+    return sum;
+}
+
+void wire_head_put(const struct wire_msg *m, unsigned char out[WIRE_HEAD_BYTES])
+{
+    const struct wire_head *h = &m->head;
     put_le(out + AT_MAGIC, WIRE_MAGIC, 4);
-    out[AT_VERSION] = h->version ? h->version : WIRE_VERSION;
+    out[AT_VERSION] = WIRE_VERSION;
     out[AT_TYPE] = h->type;
     put_le(out + AT_FLAGS, h->flags, 2);
     put_le(out + AT_REQUEST, h->request, 8);
@@ -37,19 +52,27 @@ void wire_head_put(const struct wire_head *h, unsigned char out[WIRE_HEAD_BYTES]
     put_le(out + AT_SEQUENCE, h->sequence, 4);
     memcpy(out + AT_TRACE, h->trace, sizeof h->trace);
     memcpy(out + AT_SPAN, h->span, sizeof h->span);
+    put_le(out + AT_SUM, sum_of(out, m), 8);
+}
+
+bool wire_sum_is_right(slice frame, const struct wire_msg *m)
+{
+    const unsigned char *p = (const unsigned char *)frame.p;
+    return get_le(p + AT_SUM, 8) == sum_of(p, m);
 }
 
 int wire_head_get(slice frame, struct wire_head *out)
 {
-    if (frame.n != WIRE_HEAD_BYTES)
-        return ERR_PROTO;
     const unsigned char *p = (const unsigned char *)frame.p;
-    if (get_le(p + AT_MAGIC, 4) != WIRE_MAGIC || p[AT_VERSION] != WIRE_VERSION)
+    if (frame.n <= AT_VERSION || get_le(p + AT_MAGIC, 4) != WIRE_MAGIC)
+        return ERR_PROTO;
+    if (p[AT_VERSION] != WIRE_VERSION)
+        return ERR_UNSUPPORTED;
+    if (frame.n != WIRE_HEAD_BYTES)
         return ERR_PROTO;
     if (p[AT_TYPE] < WIRE_READY || p[AT_TYPE] > WIRE_BYE)
         return ERR_PROTO;
     *out = (struct wire_head){
-        .version = p[AT_VERSION],
         .type = p[AT_TYPE],
         .flags = (uint16_t)get_le(p + AT_FLAGS, 2),
         .request = get_le(p + AT_REQUEST, 8),

@@ -1,12 +1,13 @@
-/* The fixed header of every message and the limits of the wire (proto/PROTOCOL.md). No sockets here. */
+/* The fixed header of every message, the sum over it, and the limits of the wire
+ * (proto/PROTOCOL.md). No sockets here. */
 #ifndef NUNCHI_FRAME_H
 #define NUNCHI_FRAME_H
 
 #include "common/base/shared.h"
 
 #define WIRE_MAGIC 0x4843564eu /* "NVCH" in the file of bytes: 4e 56 43 48 */
-#define WIRE_VERSION 1
-#define WIRE_HEAD_BYTES 48
+#define WIRE_VERSION 2
+#define WIRE_HEAD_BYTES 56
 /* A REQUEST's control part: a chat of a few hundred thousand characters. */
 #define WIRE_BODY_MAX (4u << 20)
 /* READY, HEARTBEAT, CREDIT, CANCEL, BYE, ERROR. */
@@ -35,7 +36,7 @@ enum wire_flag {
 };
 
 struct wire_head {
-    uint8_t version, type;
+    uint8_t type;
     uint16_t flags;
     uint64_t request;  /* unique per sender of the REQUEST while it is open; 0: none */
     uint32_t attempt;  /* of this request; answers of older attempts are dropped */
@@ -49,15 +50,22 @@ struct wire_msg {
     slice body; /* packed protobuf */
     slice frames[WIRE_FRAMES_MAX];
     size_t n_frames;
-    /* To be sent: frames[i] lies in held[i], and goes out without being copied. NULL: it is copied. */
+    /* To be sent: frames[i] lies in held[i], and goes out without being copied. NULL: it is copied.
+     */
     shared *held[WIRE_FRAMES_MAX];
 };
 
-void wire_head_put(const struct wire_head *h, unsigned char out[WIRE_HEAD_BYTES]);
-/* ERR_PROTO for a wrong length, magic, version or type; flags and fields not known are kept as they are. */
+/* The header as it is sent, with the sum over all of m. */
+void wire_head_put(const struct wire_msg *m, unsigned char out[WIRE_HEAD_BYTES]);
+/* ERR_PROTO for a wrong length, magic or type; ERR_UNSUPPORTED for another version. Flags and
+ * fields not known are kept as they are. The sum is not looked at. */
 int wire_head_get(slice frame, struct wire_head *out) MUST_USE;
+/* Whether body and frames of m, and its header, which came as `frame`, are what was sent. Once
+ * wire_head_get took it. */
+bool wire_sum_is_right(slice frame, const struct wire_msg *m);
 const char *wire_type_name(int type); /* "READY"; "?" */
-/* The limits above, for what comes in and what goes out: 0, ERR_PROTO for a bad type, ERR_TOO_BIG. */
+/* The limits above, for what comes in and what goes out: 0, ERR_PROTO for a bad type, ERR_TOO_BIG.
+ */
 int wire_msg_check(const struct wire_msg *m) MUST_USE;
 
 #endif

@@ -179,16 +179,29 @@ static void on_bye(hub_peer *p, slice body)
     }
 }
 
+/* What was lost with a damaged message may be an end, a credit, a cancel: both sides begin anew
+ * instead. */
+static void on_damage(hub_peer *p)
+{
+    bye(p->h, p->route, "damaged");
+    mark_gone(p, "damaged");
+}
+
 static void on_msg(void *ctx, bus_sock *s UNUSED, slice route, const struct wire_msg *m)
 {
     hub *h = ctx;
     hub_peer *p = map_get(h->by_route, route);
     if (!p) {
-        from_stranger(h, route, m);
+        if (m)
+            from_stranger(h, route, m);
         return;
     }
     if (p->gone)
         return;
+    if (!m) {
+        on_damage(p);
+        return;
+    }
     p->other.heard_us = clock_mono_us();
     switch (m->head.type) {
     case WIRE_READY:

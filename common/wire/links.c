@@ -171,6 +171,25 @@ static void on_ready(peer_link *k, slice body)
         came_up(k);
 }
 
+/* A new connection, at the next tick and not at once: a way on which everything is damaged shall
+ * not keep us busy. */
+static void give_up(peer_link *k, const char *reason)
+{
+    lost(k, reason);
+    bus_close(k->sock);
+    k->sock = NULL;
+    set_state(k, LINK_CONNECTING);
+    k->since_us -= k->ls->silent_us;
+}
+
+/* The other side learns why, so that it does not take us for dead. */
+static void on_damage(peer_link *k)
+{
+    if (k->state == LINK_UP && session_send_bye(k->sock, slice_str(""), "damaged") < 0)
+        log_debug("left without a good-bye", LOG_STR("endpoint", k->endpoint));
+    give_up(k, "damaged");
+}
+
 static void on_bye(peer_link *k, slice body)
 {
     const char *reason = session_bye_reason(body);
@@ -184,6 +203,8 @@ static void on_bye(peer_link *k, slice body)
             return;
         k->leaving = true;
         changed(k);
+    } else if (strcmp(reason, "damaged") == 0) {
+        give_up(k, reason);
     } else {
         log_warn("refused by the other side", LOG_STR("endpoint", k->endpoint),
                  LOG_STR("reason", reason));
@@ -196,6 +217,10 @@ static void on_bye(peer_link *k, slice body)
 static void on_msg(void *ctx, bus_sock *s UNUSED, slice peer UNUSED, const struct wire_msg *m)
 {
     peer_link *k = ctx;
+    if (!m) {
+        on_damage(k);
+        return;
+    }
     k->other.heard_us = clock_mono_us();
     switch (m->head.type) {
     case WIRE_READY:
@@ -248,7 +273,7 @@ static void look_after(peer_link *k, uint64_t now)
     }
     switch (k->state) {
     case LINK_CONNECTING:
-        if (!k->sock && here > ls->silent_us)
+        if (!k->sock && here >= ls->silent_us)
             renew(k, "");
         else
             greet(k);

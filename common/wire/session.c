@@ -61,7 +61,7 @@ int session_take_heartbeat(struct session *s, slice body)
 
 const char *session_bye_reason(slice body)
 {
-    static const char *const known[] = {"drain", "who", "version", "full"};
+    static const char *const known[] = {"drain", "who", "version", "full", "damaged"};
     const char *reason = "bye";
     arena *a = arena_new(WIRE_CONTROL_MAX + SMALL_ARENA_BYTES);
     void *v;

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Writes the golden bytes of the wire: every message, each field filled with a value made from its name, packed by Google's
-protobuf runtime and not by ours; and the header, by hand.
+protobuf runtime and not by ours; and a whole message with header and sum, by hand.
 
-usage: make_golden.py FOLDER     (needs protoc and the Python package protobuf)
+usage: make_golden.py FOLDER     (needs protoc and the Python packages protobuf and xxhash)
 
-tests/contract/data/v1 was made by this for version 1 and is never made again for it: later builds must read the same bytes to
-the same values. A message or field that is new since then is simply not in there; run this into another folder and copy what
-is new (the lines of fields.txt too), never what exists.
+tests/contract/data/v1 was made by this for version 1 and is never made again: later builds must read the same bytes to the same
+values. A protobuf message or field that is new since then is simply not in there; run this into another folder and copy what is
+new (the lines of fields.txt too), never what exists. data/v2 has what version 2 changed, which is the header alone.
 """
 import pathlib
 import struct
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 
+import xxhash
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor as F
 
@@ -92,16 +93,22 @@ def load_schema():
         yield from all_messages(pool.FindFileByName(f.name).message_types_by_name.values())
 
 
-def header():
-    """type CHUNK, both flags and one that is not known yet, then fields of distinct bytes."""
-    return struct.pack("<4sBBHQII", b"\x4e\x56\x43\x48", 1, 4, 0x8003, 0x0102030405060708, 0x090A0B0C, 0x0D0E0F10) + bytes(
+def message():
+    """A header: type CHUNK, both flags and one that is not known yet, then fields of distinct bytes, and the sum; a body of 4 bytes, a
+    bulk frame of 5, an empty one."""
+    head = struct.pack("<4sBBHQII", b"\x4e\x56\x43\x48", 2, 4, 0x8003, 0x0102030405060708, 0x090A0B0C, 0x0D0E0F10) + bytes(
         range(0x20, 0x30)) + bytes(range(0x30, 0x38))
+    parts = [b"body", b"bulk!", b""]
+    total = 0
+    for part in [head, *parts]:
+        total = xxhash.xxh3_64_intdigest(part, seed=total)
+    return head + struct.pack("<Q", total) + b"".join(parts)
 
 
 def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    (out / "header.bin").write_bytes(header())
+    (out / "message.bin").write_bytes(message())
     lines = []
     for d in load_schema():
         make = message_factory.GetMessageClass(d)

@@ -9,8 +9,8 @@ import time
 
 import proxy
 
-# Kinds of faults, and how often beside each other. "garble" is apart: the wire has no checksum of its own, and answers do not survive it.
-WEIGHTS = {"kill": 5, "freeze": 3, "end": 2, "redis-full": 1, "redis-slow": 1, "cut": 2, "partition": 2, "delay": 1}
+# Kinds of faults, and how often beside each other.
+WEIGHTS = {"kill": 5, "freeze": 3, "end": 2, "redis-full": 1, "redis-slow": 1, "cut": 2, "partition": 2, "delay": 1, "garble": 3}
 SERVICES = {"model": 5, "tokenizer": 2, "cache": 2, "video": 1, "redis-kv": 1, "redis": 1, "gateway-2": 1}
 
 
@@ -22,19 +22,17 @@ class Fault:
         return f"{self.at:6.1f} s  {self.kind} {self.service}" + (f" for {self.seconds:.1f} s" if self.seconds else "")
 
 
-def schedule(seed, seconds, every=3.0, only=None, garble=False):
+def schedule(seed, seconds, every=3.0, only=None):
     """Faults from second 1 on, about every so often; the last ones end before the end."""
     rnd, at, faults = random.Random(seed), 1.0, []
     while at < seconds - 6:
         kind = only or rnd.choices(list(WEIGHTS), WEIGHTS.values())[0]
-        if garble and len(faults) % 2:
-            kind = "garble"
         service = rnd.choices(list(SERVICES), SERVICES.values())[0]
         if kind in ("cut", "partition", "garble", "delay"):
             service = "the worker behind the proxy"
         elif kind.startswith("redis-"):
             service = rnd.choice(["redis", "redis-kv"])
-        elif only:
+        elif only == "kill":
             service = "model"
         if service == "gateway-2" and kind == "kill":
             kind = "end"  # killed, it takes its own connections with it, which is no loss of ours

@@ -189,11 +189,10 @@ struct ask {
 
 static void send_head(int type, uint64_t id, slice body, slice frame)
 {
-    struct wire_msg m = {
-        .head = {.version = WIRE_VERSION, .type = (uint8_t)type, .request = id, .attempt = 1},
-        .body = body,
-        .frames = {frame},
-        .n_frames = frame.n ? 1 : 0};
+    struct wire_msg m = {.head = {.type = (uint8_t)type, .request = id, .attempt = 1},
+                         .body = body,
+                         .frames = {frame},
+                         .n_frames = frame.n ? 1 : 0};
     assert_int_equal(hub_send(house.h, house.peer, &m), 0);
 }
 

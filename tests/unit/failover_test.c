@@ -300,11 +300,9 @@ static size_t run(const char *more, size_t k, struct client *c)
         bool died = false;
         for (struct list *it; !died && (it = list_pop(&n->told));) {
             struct told *t = CONTAINER_OF(it, struct told, link);
-            struct wire_msg m = {.head = {.version = 1,
-                                          .type = (uint8_t)t->type,
-                                          .flags = t->flags,
-                                          .request = t->request},
-                                 .body = buf_slice(&t->body)};
+            struct wire_msg m = {
+                .head = {.type = (uint8_t)t->type, .flags = t->flags, .request = t->request},
+                .body = buf_slice(&t->body)};
             gw_peer_msg(w.g, w.now, n->peer, &m);
             buf_clear(&t->body);
             free(t);
@@ -366,11 +364,9 @@ static void deliver(struct node *n, struct world *w)
 {
     for (struct list *it; (it = list_pop(&n->told));) {
         struct told *t = CONTAINER_OF(it, struct told, link);
-        struct wire_msg m = {.head = {.version = 1,
-                                      .type = (uint8_t)t->type,
-                                      .flags = t->flags,
-                                      .request = t->request},
-                             .body = buf_slice(&t->body)};
+        struct wire_msg m = {
+            .head = {.type = (uint8_t)t->type, .flags = t->flags, .request = t->request},
+            .body = buf_slice(&t->body)};
         gw_peer_msg(w->g, w->now, n->peer, &m);
         buf_clear(&t->body);
         free(t);

@@ -223,10 +223,9 @@ static inline void say(struct world *w, uint64_t peer, int type, uint16_t flags,
     buf packed = {0};
     if (body)
         pb_pack(body, &packed);
-    struct wire_msg m = {
-        .head = {.version = 1, .type = (uint8_t)type, .flags = flags, .request = request},
-        .body = buf_slice(&packed),
-        .n_frames = n};
+    struct wire_msg m = {.head = {.type = (uint8_t)type, .flags = flags, .request = request},
+                         .body = buf_slice(&packed),
+                         .n_frames = n};
     for (size_t i = 0; i < n; i++)
         m.frames[i] = frames[i];
     gw_peer_msg(w->g, w->now, peer, &m);

@@ -82,7 +82,7 @@ static void ask_init(struct ask *a)
         a->biases[i] = &a->bias[i];
     }
     a->m.n_frames = 2;
-    a->m.head = (struct wire_head){.version = 1, .type = WIRE_REQUEST, .request = 7, .attempt = 2};
+    a->m.head = (struct wire_head){.type = WIRE_REQUEST, .request = 7, .attempt = 2};
 }
 
 static int parse(struct ask *a, arena **keep, struct gen_request *out, struct why *w)

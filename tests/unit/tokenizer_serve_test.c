@@ -146,11 +146,7 @@ static void request(struct fixture *f, uint64_t id, size_t letters)
     r.op_case = NUNCHI__TOKEN_REQUEST__OP_TOKENIZE;
     r.tokenize = &t;
     pb_pack(&r.base, &body);
-    struct wire_msg m = {.head = {.version = WIRE_VERSION,
-                                  .type = WIRE_REQUEST,
-                                  .request = id,
-                                  .attempt = 2,
-                                  .trace = {7}},
+    struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = id, .attempt = 2, .trace = {7}},
                          .body = buf_slice(&body)};
     assert_int_equal(hub_send(f->h, f->peer, &m), 0);
     buf_clear(&text);
@@ -201,8 +197,7 @@ static void more_than_its_slots_is_refused(void **state)
 static void a_cancelled_request_is_not_answered(void **state)
 {
     struct fixture *f = *state;
-    struct wire_msg cancel = {
-        .head = {.version = WIRE_VERSION, .type = WIRE_CANCEL, .request = 1, .attempt = 2}};
+    struct wire_msg cancel = {.head = {.type = WIRE_CANCEL, .request = 1, .attempt = 2}};
     request(f, 1, 15000);
     assert_int_equal(hub_send(f->h, f->peer, &cancel), 0);
     request(f, 2, 15000);

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 
 struct seen {
-    int n;
+    int n, bad;
     struct wire_head head;
     char body[64];
     size_t body_n, n_frames, frame_n;
@@ -18,6 +18,10 @@ struct seen {
 static void on_msg(void *ctx, bus_sock *s, slice peer, const struct wire_msg *m)
 {
     struct seen *seen = ctx;
+    if (!m) {
+        seen->bad++;
+        return;
+    }
     seen->n++;
     seen->head = m->head;
     seen->body_n = m->body.n;
@@ -235,8 +239,8 @@ static void frozen_peer(void **state UNUSED)
     turn_for(l, 700000); /* longer than a heartbeat's interval would be */
     kill(pid, SIGCONT);
     turn_for(l, 700000);
-    /* It may have ended well, or be connecting again: libzmq drops what the client has not read when its connection
-     * is lost. It has not been aborted. */
+    /* It may have ended well, or be connecting again: libzmq drops what the client has not read
+     * when its connection is lost. It has not been aborted. */
     kill(pid, SIGTERM);
     TURN_UNTIL(l, waitpid(pid, &status, WNOHANG) == pid);
     assert_true(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGTERM);
@@ -269,10 +273,21 @@ static void oversized(void **state UNUSED)
     loop_free(l);
 }
 
+/* Whatever it is, its sum is right. */
+static void raw_message(int fd, const struct wire_msg *m)
+{
+    unsigned char head[WIRE_HEAD_BYTES];
+    wire_head_put(m, head);
+    raw_frame(fd, head, sizeof head, true);
+    raw_frame(fd, m->body.p, m->body.n, m->n_frames > 0);
+    for (size_t i = 0; i < m->n_frames; i++)
+        raw_frame(fd, m->frames[i].p, m->frames[i].n, i + 1 < m->n_frames);
+}
+
 static void raw_head(int fd, int type, bool more)
 {
     unsigned char head[WIRE_HEAD_BYTES];
-    wire_head_put(&(struct wire_head){.type = (uint8_t)type}, head);
+    wire_head_put(&(struct wire_msg){.head = {.type = (uint8_t)type}}, head);
     raw_frame(fd, head, sizeof head, more);
 }
 
@@ -288,24 +303,28 @@ static void malformed(void **state UNUSED)
     raw_head(raw, WIRE_READY, false);             /* no body */
     raw_frame(raw, space, WIRE_HEAD_BYTES, true); /* no magic */
     raw_frame(raw, "", 0, false);
-    raw_head(raw, WIRE_READY, true); /* a control message with a large body */
-    raw_frame(raw, space, WIRE_CONTROL_MAX + 1, false);
-    raw_head(raw, WIRE_CHUNK, true); /* a bulk frame as large as a body */
-    raw_frame(raw, "", 0, true);
-    raw_frame(raw, space, sizeof space, false);
+    struct wire_msg m = {.head = {.type = WIRE_READY}, .body = {space, WIRE_CONTROL_MAX + 1}};
+    raw_message(raw, &m); /* a control message with a large body */
+    m = (struct wire_msg){
+        .head = {.type = WIRE_CHUNK}, .frames = {{space, sizeof space}}, .n_frames = 1};
+    raw_message(raw, &m);            /* a bulk frame as large as a body */
     raw_head(raw, WIRE_CHUNK, true); /* a thousand frames */
     for (int i = 0; i < 1000; i++)
         raw_frame(raw, "", 0, i < 999);
     raw_head(raw, WIRE_CHUNK, true); /* sixty-seven */
     for (int i = 0; i < WIRE_FRAMES_MAX + 2; i++)
         raw_frame(raw, "", 0, i < WIRE_FRAMES_MAX + 1);
+    raw_head(raw, WIRE_CHUNK, true); /* the sum is of another body */
+    raw_frame(raw, "what was not sent", 17, false);
     assert_int_equal(seen.n, 0);
-    raw_head(raw, WIRE_CHUNK, true); /* a good one, with as many frames as there may be */
-    for (int i = 0; i < WIRE_FRAMES_MAX + 1; i++)
-        raw_frame(raw, "", 0, i < WIRE_FRAMES_MAX);
+    m.n_frames = WIRE_FRAMES_MAX; /* a good one, with as many frames as there may be */
+    for (size_t i = 0; i < WIRE_FRAMES_MAX; i++)
+        m.frames[i] = slice_str("");
+    raw_message(raw, &m);
     TURN_UNTIL(l, seen.n == 1);
     assert_int_equal(seen.n_frames, WIRE_FRAMES_MAX);
-    assert_int_equal(bus_counts(b).malformed, 7);
+    assert_int_equal(bus_counts(b).malformed, 8);
+    assert_int_equal(seen.bad, 8); /* for whoever the connection belongs to */
     close(raw);
     bus_free(b);
     loop_free(l);

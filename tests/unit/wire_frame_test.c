@@ -9,7 +9,6 @@
 #include "common/wire/frame.h"
 
 static const struct wire_head full = {
-    .version = 1,
     .type = WIRE_CHUNK,
     .flags = WIRE_END | WIRE_MANY | 0x8000,
     .request = UINT64_C(0x0102030405060708),
@@ -24,7 +23,7 @@ static void header_there_and_back(void **state UNUSED)
 {
     unsigned char bytes[WIRE_HEAD_BYTES];
     struct wire_head got;
-    wire_head_put(&full, bytes);
+    wire_head_put(&(struct wire_msg){.head = full}, bytes);
     assert_int_equal(wire_head_get((slice){(char *)bytes, sizeof bytes}, &got), 0);
     assert_int_equal(got.type, full.type);
     assert_int_equal(got.flags, full.flags);
@@ -39,19 +38,66 @@ static void bad_headers(void **state UNUSED)
 {
     unsigned char bytes[WIRE_HEAD_BYTES + 1] = {0}, good[WIRE_HEAD_BYTES];
     struct wire_head got;
-    wire_head_put(&full, good);
-    for (size_t n = 0; n <= sizeof bytes; n++)
+    wire_head_put(&(struct wire_msg){.head = full}, good);
+    for (size_t n = 0; n <= sizeof bytes; n++) {
+        memcpy(bytes, good, sizeof good);
         if (n != WIRE_HEAD_BYTES)
             assert_int_equal(wire_head_get((slice){(char *)bytes, n}, &got), ERR_PROTO);
+    }
     static const struct {
         size_t at;
         unsigned char value;
-    } damage[] = {{0, 'n'}, {1, 0}, {2, 0}, {3, 0}, {4, 0}, {4, 2}, {5, 0}, {5, 10}, {5, 255}};
+    } damage[] = {{0, 'n'}, {1, 0}, {2, 0}, {3, 0}, {5, 0}, {5, 10}, {5, 255}};
     for (size_t i = 0; i < ARRAY_LEN(damage); i++) {
         memcpy(bytes, good, sizeof good);
         bytes[damage[i].at] = damage[i].value;
         assert_int_equal(wire_head_get((slice){(char *)bytes, WIRE_HEAD_BYTES}, &got), ERR_PROTO);
     }
+    memcpy(bytes, good, sizeof good);
+    for (unsigned version = 0; version < 256; version++) {
+        bytes[4] = (unsigned char)version;
+        for (size_t n = WIRE_HEAD_BYTES - 8; n <= WIRE_HEAD_BYTES; n += 8) /* 48: of version 1 */
+            if (version != WIRE_VERSION)
+                assert_int_equal(wire_head_get((slice){(char *)bytes, n}, &got), ERR_UNSUPPORTED);
+    }
+}
+
+/* Every bit of a message, and every place where one of its parts could end instead. */
+static void the_sum_sees_everything(void **state UNUSED)
+{
+    char body[] = "what was asked", first[] = "bulk", second[] = "more";
+    unsigned char head[WIRE_HEAD_BYTES];
+    slice frame = {(char *)head, sizeof head};
+    struct wire_msg m = {.head = full,
+                         .body = {body, sizeof body - 1},
+                         .frames = {{first, 4}, {second, 4}},
+                         .n_frames = 2};
+    wire_head_put(&m, head);
+    assert_true(wire_sum_is_right(frame, &m));
+    const struct {
+        char *at;
+        size_t n;
+    } parts[] = {{(char *)head, sizeof head}, {body, m.body.n}, {first, 4}, {second, 4}};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        for (size_t bit = 0; bit < 8 * parts[i].n; bit++) {
+            parts[i].at[bit / 8] ^= (char)(1 << bit % 8);
+            assert_false(wire_sum_is_right(frame, &m));
+            parts[i].at[bit / 8] ^= (char)(1 << bit % 8);
+        }
+    char joined[] = "bulkmore";
+    for (size_t n = 0; n <= 8; n++) {
+        m.frames[0] = (slice){joined, n};
+        m.frames[1] = (slice){joined + n, 8 - n};
+        assert_int_equal(wire_sum_is_right(frame, &m), n == 4);
+    }
+    m.frames[0] = (slice){joined, 8};
+    m.n_frames = 1;
+    assert_false(wire_sum_is_right(frame, &m));
+    m.frames[0] = (slice){first, 4};
+    m.frames[1] = (slice){second, 4};
+    m.frames[2] = (slice){joined, 0};
+    m.n_frames = 3;
+    assert_false(wire_sum_is_right(frame, &m));
 }
 
 static void limits_of_a_message(void **state UNUSED)
@@ -186,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(header_there_and_back),
         cmocka_unit_test(bad_headers),
+        cmocka_unit_test(the_sum_sees_everything),
         cmocka_unit_test(limits_of_a_message),
         cmocka_unit_test(types_have_names),
         cmocka_unit_test(same_input_same_hashes),

@@ -4,6 +4,8 @@
 
 #include <dlfcn.h>
 #include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
 
 #include "common/wire/hub.h"
 #include "common/wire/links.h"
@@ -171,8 +173,8 @@ static void both_come_up(void **state UNUSED)
                         *of_peer = hub_peer_ready(p.at_hub.peer);
     assert_string_equal(of_link->service, "gateway");
     assert_string_equal(of_peer->service, "model");
-    assert_int_equal(of_peer->wire_min, 1);
-    assert_int_equal(of_peer->wire_max, 1);
+    assert_int_equal(of_peer->wire_min, 2);
+    assert_int_equal(of_peer->wire_max, 2);
     assert_int_equal(strlen(of_peer->instance), 32);
     assert_int_equal(hub_peer_heartbeat(p.at_hub.peer)->slots,
                      3); /* as READY says, until a heartbeat says otherwise */
@@ -282,6 +284,95 @@ static void several_gateways(void **state UNUSED)
     pair_close(&p);
 }
 
+/* ---- damage
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Between a link and a hub: passes bytes on, one connection at a time, and flips the last bit of
+ * what comes next where it is told to. */
+struct relay {
+    int listener, hub_port;
+    _Atomic int flip; /* 1: to the hub; 2: to the link; 0: nothing (again) */
+    pthread_t thread;
+};
+
+static void relay_bytes(struct relay *r, int link, int to_hub)
+{
+    struct pollfd fds[] = {{.fd = link, .events = POLLIN}, {.fd = to_hub, .events = POLLIN}};
+    char bytes[4096];
+    for (;;) {
+        assert_true(poll(fds, 2, -1) > 0);
+        for (int i = 0; i < 2; i++) {
+            if (!fds[i].revents)
+                continue;
+            ssize_t n = recv(fds[i].fd, bytes, sizeof bytes, 0);
+            if (n <= 0)
+                return;
+            if (r->flip == i + 1) {
+                bytes[n - 1] ^= 1;
+                r->flip = 0;
+            }
+            raw_write(fds[1 - i].fd, bytes, (size_t)n);
+        }
+    }
+}
+
+static void *relay_run(void *ctx)
+{
+    struct relay *r = ctx;
+    for (int link; (link = accept(r->listener, NULL, NULL)) >= 0;) {
+        int to_hub = tcp_to(r->hub_port);
+        relay_bytes(r, link, to_hub);
+        close(link);
+        close(to_hub);
+    }
+    return NULL;
+}
+
+static void relay_start(struct relay *r, const char *hub_endpoint, char endpoint[64])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof at;
+    assert_int_equal(sscanf(hub_endpoint, "tcp://127.0.0.1:%d", &r->hub_port), 1);
+    r->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(r->listener, (const struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(r->listener, 4), 0);
+    assert_int_equal(getsockname(r->listener, (struct sockaddr *)&at, &n), 0);
+    snprintf(endpoint, 64, "tcp://127.0.0.1:%d", ntohs(at.sin_port));
+    assert_int_equal(pthread_create(&r->thread, NULL, relay_run, r), 0);
+}
+
+/* Both sides give the connection up, knowing why, and make a new one. */
+static void damage_ends_the_connection(void **state UNUSED)
+{
+    loop *l = loop_new();
+    bus *b = make_bus(l);
+    struct side at_hub = {.slots = 11}, at_links = {.slots = 12};
+    struct relay r = {0};
+    char endpoint[64];
+    hub *h = make_hub(b, l, ANY_PORT, &at_hub);
+    relay_start(&r, hub_endpoint(h), endpoint);
+    links *ls = make_links(b, l, endpoint, &at_links);
+    for (int side = 1; side <= 2; side++) {
+        TURN_UNTIL(l, at_hub.up == side && at_links.up == side);
+        TURN_UNTIL(l, hub_peer_heartbeat(at_hub.peer)->slots == 12 &&
+                          link_heartbeat(at_links.link)->slots == 11);
+        r.flip = side;
+        TURN_UNTIL(l, at_hub.down == side && at_links.down == side);
+        assert_string_equal(at_hub.reason, "damaged");
+        assert_string_equal(at_links.reason, "damaged");
+        assert_int_equal(bus_counts(b).malformed, side);
+    }
+    TURN_UNTIL(l, at_hub.up == 3 && at_links.up == 3);
+    links_free(ls);
+    hub_free(h);
+    bus_free(b);
+    shutdown(r.listener, SHUT_RDWR);
+    pthread_join(r.thread, NULL);
+    close(r.listener);
+    loop_free(l);
+}
+
 /* ---- strangers
  * -----------------------------------------------------------------------------------------------------------
  */
@@ -323,7 +414,7 @@ static void strangers_are_told_so(void **state UNUSED)
     m.head.type = WIRE_BYE; /* not answered: two strangers would never end */
     assert_int_equal(bus_send(s, slice_str(""), &m), 0);
     Nunchi__Ready r = ready_of(model_name, 1);
-    r.wire_min = 2;
+    r.wire_min = 3;
     r.wire_max = 5;
     buf body = {0};
     pb_pack(&r.base, &body);
@@ -356,7 +447,7 @@ static void a_leaving_peer_stays_until_it_closes(void **state UNUSED)
     bus_sock *s;
     assert_int_equal(bus_connect(p.b, p.endpoint, stranger_msg, &st, &s, NULL), 0);
     Nunchi__Ready r = ready_of(model_name, 5);
-    r.wire_min = r.wire_max = 1;
+    r.wire_min = r.wire_max = 2;
     buf body = {0};
     pb_pack(&r.base, &body);
     struct wire_msg m = {.head = {.type = WIRE_READY}, .body = buf_slice(&body)};
@@ -666,6 +757,7 @@ int main(void)
         cmocka_unit_test(a_stopped_or_killed_gateway), /* these fork: first */
         cmocka_unit_test(a_stopped_or_killed_worker),
         cmocka_unit_test(both_come_up),
+        cmocka_unit_test(damage_ends_the_connection),
         cmocka_unit_test(requests_go_both_ways),
         cmocka_unit_test(ready_again_is_a_change),
         cmocka_unit_test(a_peer_that_leaves_is_noticed),

@@ -102,16 +102,22 @@ static inline void raw_frame(int fd, const void *p, size_t n, bool more)
     raw_write(fd, p, n);
 }
 
-/* Connects as a DEALER with the NULL mechanism. */
-static inline int raw_connect(const char *endpoint)
+static inline int tcp_to(int port)
 {
-    unsigned port = 0;
-    assert_int_equal(sscanf(endpoint, "tcp://127.0.0.1:%u", &port), 1);
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof to), 0);
+    return fd;
+}
+
+/* Connects as a DEALER with the NULL mechanism. */
+static inline int raw_connect(const char *endpoint)
+{
+    int port = 0;
+    assert_int_equal(sscanf(endpoint, "tcp://127.0.0.1:%d", &port), 1);
+    int fd = tcp_to(port);
     unsigned char greeting[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
     raw_write(fd, greeting, sizeof greeting);
     static const char ready[] = "\x05READY\x0bSocket-Type\0\0\0\x06"
