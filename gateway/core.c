@@ -1,5 +1,7 @@
 #include "gateway/core_impl.h"
 
+#include "common/base/hash.h"
+
 #include <stdio.h>
 
 #define STEP_ARENA_BYTES                                                                           \
@@ -11,14 +13,19 @@ gw *gw_new(const struct gw_config *cfg, const struct gw_out *out)
     g->cfg = *cfg;
     g->out = *out;
     g->calls = calls_new();
-    g->route = route_new();
+    g->route = route_new((enum route_policy)cfg->route);
     g->suspects = suspects_new();
     g->jobs = map_new();
     g->runs = map_new();
     g->ingests = map_new();
     g->uploads = map_new();
     g->asks = map_new();
-    g->tenants = map_new();
+    struct admit_limits limits = {.requests_max = cfg->requests_max,
+                                  .queue_max = cfg->queue_max,
+                                  .tenant_max = cfg->tenant_max,
+                                  .queue_tokens_max = cfg->queue_tokens_max,
+                                  .tenant_tokens_max = cfg->tenant_tokens_max};
+    g->admit = admit_new(&limits);
     list_init(&g->waiting);
     list_init(&g->orphans);
     return g;
@@ -39,8 +46,9 @@ void gw_free(gw *g)
     calls_free(g->calls);
     route_free(g->route);
     suspects_free(g->suspects);
+    admit_free(g->admit);
     timers_clear(&g->timers);
-    map *const maps[] = {g->jobs, g->runs, g->ingests, g->uploads, g->asks, g->tenants};
+    map *const maps[] = {g->jobs, g->runs, g->ingests, g->uploads, g->asks};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_free(maps[i]);
     free(g);
@@ -51,14 +59,49 @@ void core_enter(gw *g, uint64_t now_us)
     g->now_us = now_us;
 }
 
-/* Whoever waits is looked at once after every change, the oldest first; a job that starts may free
- * itself. */
+/* What has been found to have no free worker during one look at those who wait: nobody else who
+ * wants the same need be tried. More kinds than this are all tried. */
+#define FULL_KINDS_MAX 8
+
+struct full {
+    uint64_t kinds[FULL_KINDS_MAX];
+    size_t n;
+};
+
+static uint64_t kind_of(const struct job *j)
+{
+    return hash64(j->r->model.p, j->r->model.n) + (uint64_t)j->stage;
+}
+
+static bool known_full(const struct full *f, uint64_t kind)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (f->kinds[i] == kind)
+            return true;
+    return false;
+}
+
+static void try_or_note(struct job *j, struct full *f)
+{
+    uint64_t kind = kind_of(j), id = j->id;
+    gw *g = j->g;
+    bool picky = j->has_numerics; /* may not go to every worker: says nothing about them */
+    if (known_full(f, kind))
+        return;
+    job_try(j); /* it may free itself */
+    j = map_get_u64(g->jobs, id);
+    if (j && !picky && f->n < FULL_KINDS_MAX && !list_empty(&j->wait_link) && kind_of(j) == kind)
+        f->kinds[f->n++] = kind;
+}
+
+/* Whoever waits is looked at once after every change, in the order of their turns. */
 void core_settle(gw *g)
 {
     while (g->dirty) {
+        struct full full = {.n = 0};
         g->dirty = false;
         LIST_EACH(it, &g->waiting)
-        job_try(CONTAINER_OF(it, struct job, wait_link));
+        try_or_note(CONTAINER_OF(it, struct job, wait_link), &full);
     }
 }
 
@@ -85,7 +128,7 @@ void gw_peer_changed(gw *g, uint64_t now_us, uint64_t peer, const Nunchi__Ready 
     if (w) {
         uint32_t slots = w->slots;
         bool was_draining = w->draining, was_stuck = w->stuck;
-        route_changed(w, now_us, r, h);
+        route_changed(g->route, w, now_us, r, h);
         g->dirty |= w->slots > slots || was_draining != w->draining || was_stuck != w->stuck;
     }
     core_settle(g);
@@ -213,17 +256,29 @@ void gw_peer_msg(gw *g, uint64_t now_us, uint64_t peer, const struct wire_msg *m
 
 /* ---- what there is ---- */
 
-/* Some model has both a worker and a tokenizer that read the same file. */
+struct search {
+    gw *g;
+    bool found;
+};
+
+static void can_be_asked(void *ctx, const Nunchi__ModelInfo *m)
+{
+    struct search *s = ctx;
+    slice name = slice_str(m->name);
+    gw *g = s->g;
+    bool queue = g->n_waiting < g->cfg.queue_max && route_any(g->route, SERVICE_MODEL, name);
+    s->found |= route_any(g->route, SERVICE_TOKENIZER, name) &&
+                (queue || route_room(g->route, g->now_us, SERVICE_MODEL, name));
+}
+
+/* A question sent now would be answered: some model has a tokenizer, and a worker with a free slot
+ * or a line with room. */
 static bool can_answer(gw *g)
 {
-    for (struct worker *w = NULL; (w = route_next(g->route, w));) {
-        if (w->service != SERVICE_MODEL || w->draining || w->slots == 0)
-            continue;
-        for (size_t i = 0; i < w->ready->n_models; i++)
-            if (route_any(g->route, SERVICE_TOKENIZER, slice_str(w->ready->models[i]->name)))
-                return true;
-    }
-    return false;
+    struct search s = {.g = g};
+    if (map_len(g->jobs) < g->cfg.requests_max)
+        route_models(g->route, can_be_asked, &s);
+    return s.found;
 }
 
 void gw_state(gw *g, struct gw_state *s)
@@ -238,24 +293,9 @@ void gw_state(gw *g, struct gw_state *s)
         s->workers[w->service] += !w->draining;
 }
 
-/* Whether an earlier worker has told of this model already. */
-static bool told_before(gw *g, const struct worker *until, const char *name)
-{
-    for (struct worker *w = NULL; (w = route_next(g->route, w)) && w != until;)
-        if (w->service == SERVICE_MODEL && !w->draining && worker_model(w, slice_str(name)))
-            return true;
-    return false;
-}
-
 void gw_models(gw *g, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *ctx)
 {
-    for (struct worker *w = NULL; (w = route_next(g->route, w));) {
-        if (w->service != SERVICE_MODEL || w->draining)
-            continue;
-        for (size_t i = 0; i < w->ready->n_models; i++)
-            if (!told_before(g, w, w->ready->models[i]->name))
-                fn(ctx, w->ready->models[i]);
-    }
+    route_models(g->route, fn, ctx);
 }
 
 const struct gw_counts *gw_counts(const gw *g)

@@ -21,15 +21,18 @@
 typedef struct gw gw;
 
 struct gw_config {
-    uint32_t requests_max;   /* admitted at once */
-    uint32_t queue_max;      /* of them waiting for a worker; beyond: ERR_BUSY */
-    uint32_t tenant_max;     /* admitted at once per tenant; 0: no limit */
-    uint32_t request_ms;     /* deadline of a question, waiting included */
-    uint32_t worker_wait_ms; /* how long to wait when no worker of a kind is there at all */
+    uint32_t requests_max;      /* admitted at once */
+    uint32_t queue_max;         /* of them waiting for a worker; beyond: ERR_BUSY */
+    uint32_t tenant_max;        /* admitted at once per tenant; 0: no limit */
+    uint64_t queue_tokens_max;  /* prompt tokens waiting for a worker; 0: no limit */
+    uint64_t tenant_tokens_max; /* likewise of one tenant; 0: no limit */
+    uint32_t request_ms;        /* deadline of a question, waiting included */
+    uint32_t worker_wait_ms;    /* how long to wait when no worker of a kind is there at all */
     uint32_t stall_ms; /* a worker that computes nothing for so long though it has requests is given
                           up */
     uint32_t condemned_ms;    /* a request that workers died of is refused for so long */
     uint32_t client_stall_ms; /* a client that reads nothing for so long is cut off */
+    int route;                /* enum route_policy */
     uint32_t notes_tokens;    /* budget for video notes in a prompt; 0: the tokenizer's */
 };
 

@@ -7,6 +7,7 @@
 #include "common/base/timers.h"
 #include "common/wire/calls.h"
 #include "common/wire/pb.h"
+#include "gateway/admit.h"
 #include "gateway/base64.h"
 #include "gateway/core.h"
 #include "gateway/route.h"
@@ -19,14 +20,14 @@ struct gw {
     calls *calls;
     route *route;
     struct timers timers;
-    map *jobs;           /* id -> job */
-    map *runs;           /* request id on the wire -> job: step messages name many at once */
-    map *ingests;        /* request id on the wire -> ingest: for credit */
-    map *uploads;        /* id -> upload */
-    map *asks;           /* id -> cache call */
-    map *tenants;        /* tenant -> count, as a pointer */
+    map *jobs;    /* id -> job */
+    map *runs;    /* request id on the wire -> job: step messages name many at once */
+    map *ingests; /* request id on the wire -> ingest: for credit */
+    map *uploads; /* id -> upload */
+    map *asks;    /* id -> cache call */
+    admit *admit;
     struct list orphans; /* calls whose answer nobody waits for */
-    struct list waiting; /* jobs that need a worker, oldest first */
+    struct list waiting; /* jobs that need a worker, in the order of their turns */
     size_t n_waiting;
     uint64_t last_id;
     bool dirty; /* a slot or a worker came free: look at the waiting */
@@ -131,6 +132,7 @@ struct job {
     const struct gw_client_ops *ops;
     void *client;
     enum stage stage;
+    struct ticket ticket;
     struct list wait_link; /* in gw.waiting, or self-linked */
     uint64_t alone_us;     /* since when there is no worker of the kind at all; 0: there is */
     struct loop_timer deadline, wake;

@@ -6,17 +6,6 @@
 
 /* ---- admission ---- */
 
-static size_t tenant_count(gw *g, const struct gw_request *r, int change)
-{
-    slice key = {(const char *)r->tenant, sizeof r->tenant};
-    uintptr_t n = (uintptr_t)map_get(g->tenants, key) + (uintptr_t)(intptr_t)change;
-    if (n)
-        map_put(g->tenants, key, (void *)n);
-    else
-        map_del(g->tenants, key);
-    return n;
-}
-
 static int refuse_model(gw *g, const struct gw_request *r, struct gw_fail *f)
 {
     if (route_any(g->route, SERVICE_MODEL, r->model) ||
@@ -27,23 +16,35 @@ static int refuse_model(gw *g, const struct gw_request *r, struct gw_fail *f)
                      (int)(r->model.n < 100 ? r->model.n : 100), r->model.p);
 }
 
-static int admit(gw *g, const struct gw_request *r, struct gw_fail *f)
+/* Of prompts whose tokens are not counted yet; of English a little less, of Korean more. */
+#define BYTES_PER_TOKEN 4
+
+static uint64_t guessed_tokens(const struct gw_request *r)
+{
+    size_t bytes = r->prompt.n;
+    for (size_t i = 0; i < r->n_turns; i++)
+        for (size_t k = 0; k < r->turns[i].n_parts; k++)
+            if (r->turns[i].parts[k].kind == GW_TEXT)
+                bytes += r->turns[i].parts[k].text.n;
+    return bytes / BYTES_PER_TOKEN + 1;
+}
+
+static struct ticket ticket_for(const struct gw_request *r)
+{
+    struct ticket t = {.tokens = guessed_tokens(r)};
+    memcpy(t.tenant, r->tenant, sizeof t.tenant);
+    memcpy(t.client, r->client, sizeof t.client);
+    return t;
+}
+
+static int let_in(gw *g, const struct gw_request *r, const struct ticket *t, struct gw_fail *f)
 {
     if (g->draining)
         return gw_failed(f, ERR_UNAVAILABLE, NULL, "",
                          "shutting down; ask again elsewhere or later");
-    if (map_len(g->jobs) >= g->cfg.requests_max)
-        return gw_failed(f, ERR_BUSY, NULL, "", "%u requests are open already (requests-max)",
-                         g->cfg.requests_max);
-    if (g->n_waiting >= g->cfg.queue_max)
-        return gw_failed(f, ERR_BUSY, NULL, "",
-                         "%u requests are waiting for a worker already (queue-max)",
-                         g->cfg.queue_max);
-    slice key = {(const char *)r->tenant, sizeof r->tenant};
-    if (g->cfg.tenant_max && (uintptr_t)map_get(g->tenants, key) >= g->cfg.tenant_max)
-        return gw_failed(f, ERR_BUSY, NULL, "",
-                         "%u requests of this key are open already (key-requests-max)",
-                         g->cfg.tenant_max);
+    int e = admit_check(g->admit, g->now_us, t, g->n_waiting, f);
+    if (e < 0)
+        return e;
     return refuse_model(g, r, f);
 }
 
@@ -63,7 +64,7 @@ static void on_wake(void *ctx)
 }
 
 static struct job *job_new(gw *g, struct gw_request *r, const struct gw_client_ops *ops,
-                           void *client)
+                           void *client, const struct ticket *t)
 {
     struct job *j = xcalloc(1, sizeof *j);
     j->g = g;
@@ -81,7 +82,8 @@ static struct job *job_new(gw *g, struct gw_request *r, const struct gw_client_o
     list_init(&j->wait_link);
     j->cacheable = !r->no_store && (r->sampling.temperature <= 0 || r->sampling.seed_given);
     map_put_u64(g->jobs, j->id, j);
-    tenant_count(g, r, 1);
+    j->ticket = *t;
+    admit_enter(g->admit, &j->ticket);
     uint32_t ms = r->deadline_ms ? r->deadline_ms : g->cfg.request_ms;
     timers_set(&g->timers, &j->deadline, g->now_us + (uint64_t)ms * 1000);
     return j;
@@ -91,14 +93,15 @@ int gw_ask(gw *g, uint64_t now_us, struct gw_request *r, const struct gw_client_
            void *client, uint64_t *id, struct gw_fail *f)
 {
     core_enter(g, now_us);
-    int e = admit(g, r, f);
+    struct ticket t = ticket_for(r);
+    int e = let_in(g, r, &t, f);
     if (e < 0) {
         g->counts.refused++;
         gw_request_free(r);
         return e;
     }
     g->counts.admitted++;
-    struct job *j = job_new(g, r, ops, client);
+    struct job *j = job_new(g, r, ops, client, &t);
     *id = j->id;
     job_videos_start(j);
     core_settle(g);
@@ -116,13 +119,23 @@ void job_unwait(struct job *j)
     timers_cancel(&j->g->timers, &j->wake);
 }
 
+/* Behind everybody whose turn is not later. */
+static void stand_in_line(struct job *j)
+{
+    struct list *before = j->g->waiting.prev;
+    while (before != &j->g->waiting &&
+           CONTAINER_OF(before, struct job, wait_link)->ticket.turn > j->ticket.turn)
+        before = before->prev;
+    list_insert_after(before, &j->wait_link);
+}
+
 void job_wait(struct job *j, enum stage s)
 {
     if (j->stage != s)
         j->attempts = 0;
     j->stage = s;
     if (list_empty(&j->wait_link)) {
-        list_append(&j->g->waiting, &j->wait_link);
+        stand_in_line(j);
         j->g->n_waiting++;
         timers_set(&j->g->timers, &j->wake, j->g->now_us + WAIT_LOOK_US);
     }
@@ -182,7 +195,7 @@ void job_free(struct job *j, const char *reason)
     buf_clear(&j->ids);
     buf_clear(&j->hashes);
     map_del_u64(g->jobs, j->id);
-    tenant_count(g, j->r, -1);
+    admit_leave(g->admit, &j->ticket, g->now_us);
     gw_request_free(j->r);
     free(j);
 }

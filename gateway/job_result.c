@@ -161,15 +161,12 @@ static bool send_lookup(struct job *j)
 /* Which arithmetic the answer would have: that of any worker of the model. */
 static bool any_numerics(struct job *j, slice *out)
 {
-    for (struct worker *w = NULL; (w = route_next(j->g->route, w));) {
-        const Nunchi__ModelInfo *m =
-            w->service == SERVICE_MODEL ? worker_model(w, j->r->model) : NULL;
-        if (m && m->numerics.len == DIGEST_BYTES) {
-            *out = pb_slice(m->numerics);
-            return true;
-        }
-    }
-    return false;
+    const struct worker *w = route_any(j->g->route, SERVICE_MODEL, j->r->model);
+    const Nunchi__ModelInfo *m = w ? worker_model(w, j->r->model) : NULL;
+    if (!m || m->numerics.len != DIGEST_BYTES)
+        return false;
+    *out = pb_slice(m->numerics);
+    return true;
 }
 
 void job_lookup(struct job *j)

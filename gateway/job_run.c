@@ -12,36 +12,25 @@
 static struct route_wish wish_of(const struct job *j, bool same_numerics)
 {
     slice numerics = {(const char *)j->numerics, DIGEST_BYTES};
+    uint32_t done = 0;
+    for (uint32_t i = 0; i < j->r->n; i++)
+        done += j->choice[i].n_ids;
     return (struct route_wish){.model = j->r->model,
+                               .n_tokens = j->n_tokens + done,
+                               .max_tokens = j->max_tokens,
                                .numerics = same_numerics && j->has_numerics ? numerics : (slice){0},
                                .hashes = (const uint8_t *)j->hashes.p,
                                .n_blocks = j->hashes.n / DIGEST_BYTES};
-}
-
-/* Somebody who computes as the first worker did, busy or not. */
-static bool any_like_before(struct job *j)
-{
-    for (struct worker *w = NULL; (w = route_next(j->g->route, w));) {
-        const Nunchi__ModelInfo *m = w->service == SERVICE_MODEL && !w->draining && !w->stuck
-                                         ? worker_model(w, j->r->model)
-                                         : NULL;
-        if (m && m->numerics.len == DIGEST_BYTES &&
-            memcmp(m->numerics.data, j->numerics, DIGEST_BYTES) == 0)
-            return true;
-    }
-    return false;
 }
 
 /* An answer goes on where the arithmetic is the same, so that it is the same answer; only when
  * there is no such worker at all, another one ends it, and it is not kept for others. */
 static struct worker *choose(struct job *j)
 {
-    bool must = j->has_numerics && any_like_before(j);
+    slice before = {(const char *)j->numerics, DIGEST_BYTES};
+    bool must = j->has_numerics && route_any_like(j->g->route, j->r->model, before);
     struct route_wish q = wish_of(j, must);
-    struct worker *w = route_pick_model(j->g->route, j->g->now_us, &q);
-    if (w)
-        route_placed(j->g->route, w, &q);
-    return w;
+    return route_pick_model(j->g->route, j->g->now_us, &q);
 }
 
 static void note_numerics(struct job *j, const struct worker *w)
@@ -214,6 +203,9 @@ void job_place(struct job *j)
         }
     } while (send_generate(j, w) < 0);
     job_unwait(j);
+    admit_placed(g->admit, &j->ticket, g->now_us);
+    struct route_wish q = wish_of(j, false);
+    route_placed(g->route, w, &q);
     note_numerics(j, w);
     if (j->alone)
         w->alone = j->id;
@@ -253,10 +245,7 @@ static void go_on_elsewhere(struct job *j)
     job_wait(j, STAGE_PLACE);
     j->attempts = n;
     list_remove(&j->wait_link);
-    j->wait_link.next = j->g->waiting.next;
-    j->wait_link.prev = &j->g->waiting;
-    j->g->waiting.next->prev = &j->wait_link;
-    j->g->waiting.next = &j->wait_link;
+    list_insert_after(&j->g->waiting, &j->wait_link);
 }
 
 /* A worker died under it before it brought anything new. Not counted where another request, already
@@ -277,16 +266,24 @@ static bool kills(struct job *j)
     return false;
 }
 
+/* Not the client's, not a lack of room or of time. */
+static bool its_own_fault(int err)
+{
+    return err == ERR_INTERNAL || err == ERR_PROTO || err == ERR_IO || err == ERR_NOMEM;
+}
+
 static void lost(struct job *j, int err, const struct why *w)
 {
     if (kills(j)) {
         refuse(j);
         return;
     }
+    struct worker *worker = route_find(j->g->route, j->ask.peer);
+    if (worker && !worker->draining && its_own_fault(err))
+        route_failed(worker, j->g->now_us, j->id);
     if (err == ERR_BUSY) { /* it has more than it told us of: not its turn, and not a failure */
-        struct worker *busy = route_find(j->g->route, j->ask.peer);
-        if (busy)
-            busy->busy_until_us = j->g->now_us + BUSY_US;
+        if (worker)
+            worker->busy_until_us = j->g->now_us + BUSY_US;
         go_on_elsewhere(j);
     } else if (err_retryable(err) && err != ERR_TIMEOUT && ++j->attempts < ATTEMPTS_MAX) {
         go_on_elsewhere(j);
@@ -451,6 +448,13 @@ void job_grant(struct job *j)
     /* A full queue: the next delta, or the client's next read, brings the next try. */
 }
 
+static void worked(struct job *j)
+{
+    struct worker *w = route_find(j->g->route, j->ask.peer);
+    if (w)
+        route_worked(w);
+}
+
 void job_delta(struct job *j, const Nunchi__Delta *d)
 {
     if (delta_old(j, d))
@@ -463,6 +467,8 @@ void job_delta(struct job *j, const Nunchi__Delta *d)
     if (d->cached_tokens > j->cached_tokens && d->cached_tokens <= j->n_tokens && !j->started)
         j->cached_tokens = d->cached_tokens;
     tell_start(j);
+    if (j->attempts || !j->moved)
+        worked(j);
     j->attempts = 0; /* it moves: the count is of failures in a row */
     if (d->n_ids > 0 && !j->moved) {
         j->moved = true;

@@ -112,6 +112,7 @@ static int take_reply(struct job *j, const Nunchi__TokenReply *r, const struct w
         buf_put_slice(&j->hashes, m->frames[1]);
     memcpy(j->content.b, t->content.data, DIGEST_BYTES);
     j->n_tokens = t->n_tokens;
+    admit_tokens(j->g->admit, &j->ticket, j->n_tokens);
     j->max_tokens = j->r->max_tokens && j->r->max_tokens < t->max_tokens_left ? j->r->max_tokens
                                                                               : t->max_tokens_left;
     return 0;

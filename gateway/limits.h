@@ -73,7 +73,13 @@
 #define TOKENIZE_MS 30000
 /* Models that one worker offers: a list of all workers' models is made on the loop's thread. */
 #define WORKER_MODELS_MAX 16
-/* Block hashes remembered for sending the same prefix to the same worker. */
-#define AFFINITY_BLOCKS 65536
+/* Blocks of which it is remembered who has them, twice (prefix.h): 2 million tokens, at most 16
+ * MiB. */
+#define AFFINITY_BLOCKS 131072
+/* A worker with so many faults of its own in a row gets nothing for a while, which doubles with
+ * every further one. */
+#define FAILURES_MAX 5
+#define SHUN_MS 1000
+#define SHUN_MAX_MS 30000
 
 #endif

@@ -1,6 +1,7 @@
 #include "gateway/options.h"
 
 #include "common/base/log.h"
+#include "gateway/route.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
     CONFIG_OPT(struct gateway_options, field, name, type, def, min, max, help)
@@ -26,6 +27,11 @@ static const struct opt OPTIONS[] = {
         "most of them waiting for a worker; more are answered 429"),
     OPT(key_requests_max, "key-requests-max", OPT_INT, "0", 0, 65536,
         "most questions of one key open at once at this gateway; 0: no limit"),
+    OPT(queue_tokens_max, "queue-tokens-max", OPT_INT, "1000000", 0, 1e12,
+        "most prompt tokens of those that wait, guessed until they are counted; more are answered "
+        "429; 0: no limit"),
+    OPT(key_tokens_max, "key-tokens-max", OPT_INT, "0", 0, 1e12,
+        "most prompt tokens of one key that wait at this gateway; 0: no limit"),
     OPT(request_ms, "request-ms", OPT_MS, "10m", 1000, 86400000,
         "a question is answered by then, waiting included, or 504"),
     OPT(worker_wait_ms, "worker-wait-ms", OPT_MS, "20s", 0, 3600000,
@@ -42,6 +48,11 @@ static const struct opt OPTIONS[] = {
         "cancelled"),
     OPT(notes_tokens, "notes-tokens", OPT_INT, "0", 0, 1048576,
         "most tokens of a prompt that describe videos; 0: a third of the model's context"),
+
+    OPT(route, "route", OPT_STR, "prefix", 0, 16,
+        "how model workers are chosen: prefix (the soonest first token, counting what each has of "
+        "the "
+        "prompt), least-loaded, round-robin"),
 
     CONFIG_GROUP("Access"),
     OPT(keys_file, "keys", OPT_STR, NULL, 0, 0,
@@ -76,6 +87,9 @@ static int check(const void *cfg, struct why *w)
     enum log_level level;
     if (log_level_parse(slice_str(o->log_level), &level) < 0)
         return why_set(w, ERR_INVALID, "log-level", "log-level is one of debug, info, warn, error");
+    if (route_policy_of(o->route) < 0)
+        return why_set(w, ERR_INVALID, "route",
+                       "route is one of prefix, least-loaded, round-robin");
     return 0;
 }
 

@@ -7,9 +7,10 @@
 struct gateway_options {
     char *http, *bind;
     int64_t connections_max, idle_ms, body_ms;
-    int64_t requests_max, queue_max, key_requests_max, request_ms, worker_wait_ms, stall_ms,
-        condemned_ms, client_stall_ms, notes_tokens;
+    int64_t requests_max, queue_max, key_requests_max, queue_tokens_max, key_tokens_max, request_ms,
+        worker_wait_ms, stall_ms, condemned_ms, client_stall_ms, notes_tokens;
     int64_t file_max_bytes;
+    char *route;
     char *keys_file, *cluster_secret_file;
     bool metrics_public;
     char *curve_key_file, *curve_allow_file, *curve_server_key;

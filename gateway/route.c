@@ -1,38 +1,116 @@
-#include "gateway/route.h"
-
 #include "common/base/hash.h"
-#include "common/base/map.h"
 #include "common/wire/pb.h"
 #include "gateway/limits.h"
+#include "gateway/route_int.h"
 
 #define READY_ARENA_BYTES (256u << 10) /* a READY has at most 64 KiB */
-/* A prompt wholly known weighs as much as so large a part of a worker's slots. */
-#define AFFINITY_WEIGHT 0.5
 
-struct seen { /* who had a block last */
-    uint64_t block, peer;
-};
+int route_policy_of(const char *name)
+{
+    static const char *const names[] = {
+        [ROUTE_PREFIX] = "prefix",
+        [ROUTE_LEAST_LOADED] = "least-loaded",
+        [ROUTE_ROUND_ROBIN] = "round-robin",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(name, names[i]) == 0)
+            return (int)i;
+    return ERR_INVALID;
+}
 
-struct route {
-    struct list workers;
-    map *by_peer;
-    map *blocks; /* block -> struct seen, of the ring */
-    struct seen *ring;
-    size_t next;
-};
-
-route *route_new(void)
+route *route_new(enum route_policy policy)
 {
     route *r = xcalloc(1, sizeof *r);
+    r->policy = policy;
     list_init(&r->workers);
+    list_init(&r->pools);
     r->by_peer = map_new();
-    r->blocks = map_new();
-    r->ring = xcalloc(AFFINITY_BLOCKS, sizeof *r->ring);
+    r->by_name = map_new();
+    r->blocks = prefix_new(AFFINITY_BLOCKS);
     return r;
 }
 
+/* ---- pools ---- */
+
+static slice pool_key(enum service s, slice model, char key[NAME_BYTES_MAX + 1])
+{
+    size_t n = model.n < NAME_BYTES_MAX ? model.n : NAME_BYTES_MAX;
+    key[0] = (char)('0' + s);
+    memcpy(key + 1, model.p, n);
+    return (slice){key, n + 1};
+}
+
+struct pool *pool_find(route *r, enum service s, slice model)
+{
+    char key[NAME_BYTES_MAX + 1];
+    return map_get(r->by_name, pool_key(s, model, key));
+}
+
+static struct pool *pool_get(route *r, enum service s, slice model)
+{
+    char key[NAME_BYTES_MAX + 1];
+    struct pool *p = pool_find(r, s, model);
+    if (p)
+        return p;
+    p = xcalloc(1, sizeof *p);
+    p->service = s;
+    p->model = slice_dup(model);
+    list_append(&r->pools, &p->link);
+    map_put(r->by_name, pool_key(s, model, key), p);
+    return p;
+}
+
+static void pool_add(struct pool *p, struct worker *w)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (p->list[i] == w)
+            return; /* a model named twice */
+    if (p->n == p->cap) {
+        p->cap = 2 * p->cap + 4;
+        p->list = xrealloc(p->list, p->cap, sizeof *p->list);
+    }
+    p->list[p->n++] = w;
+}
+
+static void join_pools(route *r, struct worker *w)
+{
+    pool_add(pool_get(r, w->service, (slice){0}), w);
+    for (size_t i = 0; i < w->ready->n_models; i++)
+        if (w->ready->models[i]->name[0])
+            pool_add(pool_get(r, w->service, slice_str(w->ready->models[i]->name)), w);
+}
+
+static void pool_free(route *r, struct pool *p)
+{
+    char key[NAME_BYTES_MAX + 1];
+    map_del(r->by_name, pool_key(p->service, slice_str(p->model), key));
+    list_remove(&p->link);
+    free(p->model);
+    free(p->list);
+    free(p);
+}
+
+/* In order: who came first is found first. */
+static void leave_pools(route *r, const struct worker *w)
+{
+    LIST_EACH(it, &r->pools)
+    {
+        struct pool *p = CONTAINER_OF(it, struct pool, link);
+        size_t kept = 0;
+        for (size_t i = 0; i < p->n; i++)
+            if (p->list[i] != w)
+                p->list[kept++] = p->list[i];
+        p->n = kept;
+        if (kept == 0)
+            pool_free(r, p);
+    }
+}
+
+/* ---- workers ---- */
+
 static void worker_free(route *r, struct worker *w)
 {
+    leave_pools(r, w);
     map_del_u64(r->by_peer, w->peer);
     list_remove(&w->link);
     arena_free(w->a);
@@ -46,8 +124,8 @@ void route_free(route *r)
     LIST_EACH(it, &r->workers)
     worker_free(r, CONTAINER_OF(it, struct worker, link));
     map_free(r->by_peer);
-    map_free(r->blocks);
-    free(r->ring);
+    map_free(r->by_name);
+    prefix_free(r->blocks);
     free(r);
 }
 
@@ -98,6 +176,7 @@ struct worker *route_up(route *r, uint64_t peer, const Nunchi__Ready *ready)
     }
     list_append(&r->workers, &w->link);
     map_put_u64(r->by_peer, peer, w);
+    join_pools(r, w);
     return w;
 }
 
@@ -112,15 +191,30 @@ static bool same_ready(const Nunchi__Ready *a, const Nunchi__Ready *b)
     return same;
 }
 
-void route_changed(struct worker *w, uint64_t now_us, const Nunchi__Ready *ready,
+static void take_rates(struct worker *w, uint64_t now_us, const Nunchi__Heartbeat *h)
+{
+    w->prefill_rate = h->prefill_tok_s;
+    w->decode_rate = h->decode_tok_s;
+    w->fetch_rate = h->fetch_tok_s;
+    w->kv_blocks = h->kv_blocks;
+    w->queued_tokens = h->queued_tokens;
+    w->said_us = now_us;
+    w->sent_tokens = 0; /* what is under way is not counted for a moment: it is little */
+}
+
+void route_changed(route *r, struct worker *w, uint64_t now_us, const Nunchi__Ready *ready,
                    const Nunchi__Heartbeat *h)
 {
-    if (ready && !same_ready(ready, w->ready))
-        (void)keep_ready(w, ready);
+    if (ready && !same_ready(ready, w->ready) && keep_ready(w, ready)) {
+        leave_pools(r, w);
+        join_pools(r, w);
+    }
     if (!h)
         return;
+    take_rates(w, now_us, h);
     w->slots = h->slots;
-    w->load = h->running + h->queued;
+    uint32_t there = h->running + h->queued;
+    w->others = there > w->open ? there - w->open : 0;
     w->draining = h->draining;
     w->running = h->running;
     bool agrees = !h->open_known || (h->open >= w->open && h->parked <= w->parked);
@@ -161,109 +255,141 @@ const Nunchi__ModelInfo *worker_model(const struct worker *w, slice name)
     return NULL;
 }
 
-static bool serves(const struct worker *w, enum service s, slice model)
+/* ---- who is there ---- */
+
+static bool serves(const struct worker *w)
 {
-    return w->service == s && !w->draining && !w->stuck && (model.n == 0 || worker_model(w, model));
+    return !w->draining && !w->stuck;
 }
 
-bool route_any(route *r, enum service s, slice model)
+struct worker *route_any(route *r, enum service s, slice model)
 {
-    for (struct worker *w = NULL; (w = route_next(r, w));)
-        if (serves(w, s, model))
+    const struct pool *p = pool_find(r, s, model);
+    for (size_t i = 0; p && i < p->n; i++)
+        if (serves(p->list[i]))
+            return p->list[i];
+    return NULL;
+}
+
+static bool same_arithmetic(const struct worker *w, slice model, slice numerics)
+{
+    const Nunchi__ModelInfo *m = worker_model(w, model);
+    return numerics.n == 0 || (m && slice_eq(pb_slice(m->numerics), numerics));
+}
+
+bool route_any_like(route *r, slice model, slice numerics)
+{
+    const struct pool *p = pool_find(r, SERVICE_MODEL, model);
+    for (size_t i = 0; p && i < p->n; i++)
+        if (serves(p->list[i]) && same_arithmetic(p->list[i], model, numerics))
             return true;
     return false;
 }
 
-static bool has_room(const struct worker *w, uint64_t now_us)
+void route_models(route *r, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *ctx)
 {
-    return w->open < w->slots && w->busy_until_us <= now_us && !w->alone;
+    LIST_EACH(it, &r->pools)
+    {
+        const struct pool *p = CONTAINER_OF(it, struct pool, link);
+        const struct worker *w = NULL;
+        for (size_t i = 0; i < p->n && !w; i++)
+            w = p->list[i]->draining ? NULL : p->list[i];
+        if (p->service == SERVICE_MODEL && p->model[0] && w)
+            fn(ctx, worker_model(w, slice_str(p->model)));
+    }
 }
 
-/* 0: idle; 1: full. What others have sent there counts as well. */
-static double fullness(const struct worker *w)
+/* ---- whether one can take more ---- */
+
+/* After a pause one request shows whether it works again. */
+static bool has_room(const struct worker *w, uint64_t now_us)
 {
-    uint32_t n = w->open > w->load ? w->open : w->load;
-    return (double)n / (double)(w->slots ? w->slots : 1);
+    return w->open < w->slots && w->busy_until_us <= now_us && !w->alone &&
+           w->shunned_until_us <= now_us && (w->failures < FAILURES_MAX || w->open == 0);
+}
+
+bool route_room(route *r, uint64_t now_us, enum service s, slice model)
+{
+    const struct pool *p = pool_find(r, s, model);
+    for (size_t i = 0; p && i < p->n; i++)
+        if (serves(p->list[i]) && has_room(p->list[i], now_us))
+            return true;
+    return false;
+}
+
+void route_failed(struct worker *w, uint64_t now_us, uint64_t request)
+{
+    if (request == w->failed)
+        return;
+    w->failed = request;
+    if (++w->failures < FAILURES_MAX)
+        return;
+    uint32_t doublings = w->failures - FAILURES_MAX;
+    uint64_t ms = doublings < 16 ? (uint64_t)SHUN_MS << doublings : SHUN_MAX_MS;
+    w->shunned_until_us = now_us + (ms < SHUN_MAX_MS ? ms : SHUN_MAX_MS) * 1000;
+}
+
+void route_worked(struct worker *w)
+{
+    w->failures = 0;
+    w->failed = 0;
+}
+
+/* ---- the choice ---- */
+
+double worker_fullness(const struct worker *w)
+{
+    return (double)(w->open + w->others) / (double)(w->slots ? w->slots : 1);
+}
+
+/* Of a large pool so many are compared, from another place each time: nearly as good as the best of
+ * all of them, and gateways that see the same heartbeats do not all send to the same one. */
+#define SAMPLE 32
+
+void look_at(struct look *k, struct worker *w)
+{
+    if (!serves(w) || !has_room(w, k->now_us) || !same_arithmetic(w, k->model, k->numerics))
+        return;
+    double cost = k->cost(w, k->ctx);
+    if (!k->best || cost < k->least) {
+        k->best = w;
+        k->least = cost;
+    }
+}
+
+struct worker *look_in(struct pool *p, struct look *k)
+{
+    if (!p || p->n == 0)
+        return k->best;
+    size_t few = p->n < SAMPLE ? p->n : SAMPLE;
+    size_t from = p->n > SAMPLE ? p->turn : 0;
+    for (size_t i = 0; i < p->n && (i < few || !k->best); i++)
+        look_at(k, p->list[(from + i) % p->n]);
+    p->turn = (p->turn + few) % p->n;
+    return k->best;
+}
+
+static double by_fullness(const struct worker *w, const void *ctx UNUSED)
+{
+    return worker_fullness(w);
 }
 
 struct worker *route_pick(route *r, uint64_t now_us, enum service s, slice model)
 {
-    struct worker *best = NULL;
-    for (struct worker *w = NULL; (w = route_next(r, w));)
-        if (serves(w, s, model) && has_room(w, now_us) && (!best || fullness(w) < fullness(best)))
-            best = w;
-    return best;
+    struct look k = {.now_us = now_us, .cost = by_fullness};
+    return look_in(pool_find(r, s, model), &k);
 }
 
-/* ---- prefixes ---- */
-
-static uint64_t block_at(const struct route_wish *q, size_t i)
-{
-    uint64_t v;
-    memcpy(&v, q->hashes + i * DIGEST_BYTES, sizeof v); /* a digest's bytes are as good as random */
-    return v;
-}
-
-/* Blocks from the front that w had last. They are chained: the last one known answers for all
- * before it. */
-static size_t known_blocks(route *r, const struct worker *w, const struct route_wish *q)
-{
-    for (size_t i = q->n_blocks; i > 0; i--) {
-        const struct seen *s = map_get_u64(r->blocks, block_at(q, i - 1));
-        if (s && s->peer == w->peer)
-            return i;
-    }
-    return 0;
-}
-
-static bool same_arithmetic(const struct worker *w, const struct route_wish *q)
-{
-    const Nunchi__ModelInfo *m = worker_model(w, q->model);
-    return q->numerics.n == 0 || (m && slice_eq(pb_slice(m->numerics), q->numerics));
-}
-
-struct worker *route_pick_model(route *r, uint64_t now_us, const struct route_wish *q)
-{
-    struct worker *best = NULL;
-    double least = 0;
-    for (struct worker *w = NULL; (w = route_next(r, w));) {
-        if (!serves(w, SERVICE_MODEL, q->model) || !has_room(w, now_us) || !same_arithmetic(w, q))
-            continue;
-        double known = q->n_blocks ? (double)known_blocks(r, w, q) / (double)q->n_blocks : 0;
-        double cost = fullness(w) - AFFINITY_WEIGHT * known;
-        if (!best || cost < least) {
-            best = w;
-            least = cost;
-        }
-    }
-    return best;
-}
-
-static void remember(route *r, uint64_t block, uint64_t peer)
-{
-    struct seen *s = map_get_u64(r->blocks, block);
-    if (!s) {
-        s = &r->ring[r->next++ % AFFINITY_BLOCKS];
-        if (s->peer)
-            map_del_u64(r->blocks, s->block);
-        s->block = block;
-        map_put_u64(r->blocks, block, s);
-    }
-    s->peer = peer;
-}
-
-void route_placed(route *r, const struct worker *w, const struct route_wish *q)
-{
-    for (size_t i = 0; i < q->n_blocks; i++)
-        remember(r, block_at(q, i), w->peer);
-}
+/* ---- caches ---- */
 
 struct worker *route_cache(route *r, slice key)
 {
+    const struct pool *p = pool_find(r, SERVICE_CACHE, (slice){0});
     struct worker *best = NULL;
     uint64_t most = 0;
-    for (struct worker *w = NULL; (w = route_next(r, w));) {
-        if (!serves(w, SERVICE_CACHE, (slice){0}) || w->open >= w->slots)
+    for (size_t i = 0; p && i < p->n; i++) {
+        struct worker *w = p->list[i];
+        if (!serves(w) || w->open >= w->slots)
             continue;
         uint64_t weight = hash_rendezvous(key, slice_str(w->ready->instance));
         if (!best || weight > most) {

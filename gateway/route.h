@@ -8,6 +8,12 @@
 
 enum service { SERVICE_TOKENIZER, SERVICE_VIDEO, SERVICE_MODEL, SERVICE_CACHE, SERVICES };
 
+/* How model workers are chosen. All but the first are there to be measured against it. */
+enum route_policy { ROUTE_PREFIX, ROUTE_LEAST_LOADED, ROUTE_ROUND_ROBIN };
+
+/* "prefix", "least-loaded", "round-robin"; ERR_INVALID. */
+int route_policy_of(const char *name);
+
 struct worker {
     struct list link;
     uint64_t peer;
@@ -15,7 +21,7 @@ struct worker {
     arena *a;
     const Nunchi__Ready *ready; /* own copy */
     uint32_t slots;             /* the newest word on it */
-    uint32_t load;              /* running and queued there, of all gateways */
+    uint32_t others;            /* requests of other gateways there, when it last said */
     uint32_t open;              /* our requests there */
     bool draining;
     uint64_t busy_until_us; /* it said BUSY */
@@ -27,15 +33,26 @@ struct worker {
                           than we count; 0: it agrees */
     uint32_t parked;   /* our requests there that we let wait for credit */
     bool stuck;        /* it does not move: no requests until it does */
+    uint64_t shunned_until_us; /* it has failed again and again (route_failed) */
+    uint32_t failures;         /* in a row, of different requests */
+    uint64_t failed;           /* the last of them */
+    /* Model workers, for the time that a prompt would take there. Rates: tokens per second,
+     * measured there; 0: not yet. */
+    uint32_t prefill_rate, decode_rate, fetch_rate;
+    uint64_t queued_tokens; /* prompt tokens it has still to compute, as it said last */
+    uint64_t sent_tokens;   /* that we have sent it since */
+    uint64_t said_us;       /* when that was */
+    uint32_t kv_blocks;     /* that it can hold; 0: it does not say */
+    uint32_t placed_blocks; /* that we have sent it and it did not have, ever; wraps */
 };
 
 typedef struct route route;
 
-route *route_new(void);
+route *route_new(enum route_policy policy);
 void route_free(route *r);
 /* NULL: a service that the gateway has no use for. */
 struct worker *route_up(route *r, uint64_t peer, const Nunchi__Ready *ready);
-void route_changed(struct worker *w, uint64_t now_us, const Nunchi__Ready *ready,
+void route_changed(route *r, struct worker *w, uint64_t now_us, const Nunchi__Ready *ready,
                    const Nunchi__Heartbeat *h);
 void route_down(route *r, uint64_t peer);
 struct worker *route_find(route *r, uint64_t peer);
@@ -43,21 +60,34 @@ struct worker *route_next(route *r, struct worker *after); /* walks; NULL starts
 
 /* NULL if w does not have it. name empty: any. */
 const Nunchi__ModelInfo *worker_model(const struct worker *w, slice name);
-/* Up and not draining; model empty: any. */
-bool route_any(route *r, enum service s, slice model);
+/* Up, not draining and not stuck; model empty: any. NULL: none. */
+struct worker *route_any(route *r, enum service s, slice model);
+/* Likewise, and with that arithmetic (ModelInfo.numerics). */
+bool route_any_like(route *r, slice model, slice numerics);
 /* The least loaded with a free slot; NULL: none now. */
 struct worker *route_pick(route *r, uint64_t now_us, enum service s, slice model);
+/* Each model that has a worker, once, in the order in which they came first. */
+void route_models(route *r, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *ctx);
 
 struct route_wish {
     slice model;
     slice numerics;        /* 32 bytes: of the worker that began; empty: any */
     const uint8_t *hashes; /* n_blocks x 32, chained: those of the prompt */
     size_t n_blocks;
+    uint32_t n_tokens;   /* of the prompt, and of what was answered already */
+    uint32_t max_tokens; /* still to come at most */
 };
-/* Weighs how much of the prompt a worker has lately seen against its load. */
+/* Where the first token is to be expected soonest, what it costs the others there taken into
+ * account. */
 struct worker *route_pick_model(route *r, uint64_t now_us, const struct route_wish *q);
-/* Remembers that these blocks are at w now. */
-void route_placed(route *r, const struct worker *w, const struct route_wish *q);
+/* q goes to w: remembers that its blocks will be there. */
+void route_placed(route *r, struct worker *w, const struct route_wish *q);
+/* Whether any worker of the model has a free slot. */
+bool route_room(route *r, uint64_t now_us, enum service s, slice model);
+/* A fault of the worker's own: too many in a row, and it gets nothing for a while, then one request
+ * to show that it works again. The same request again does not count: it may be the fault. */
+void route_failed(struct worker *w, uint64_t now_us, uint64_t request);
+void route_worked(struct worker *w);
 /* The cache that holds the key, the same one for every gateway. */
 struct worker *route_cache(route *r, slice key);
 

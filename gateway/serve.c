@@ -6,6 +6,7 @@
 #include "common/base/log.h"
 #include "common/wire/hub.h"
 #include "gateway/api.h"
+#include "gateway/route.h"
 
 #define SECRET_BYTES_MAX 4096
 #define DRAIN_LOOK_US 50000
@@ -36,13 +37,14 @@ static void on_up(void *ctx, hub_peer *p)
     gw_peer_up(v->g, loop_now_us(v->l), hub_peer_id(p), hub_peer_ready(p));
 }
 
-static void on_changed(void *ctx, hub_peer *p)
+static void on_changed(void *ctx, hub_peer *p, bool ready)
 {
     gateway_serve *v = ctx;
     const Nunchi__Heartbeat *h = hub_peer_heartbeat(p);
     /* Before the first heartbeat, READY alone says how many slots there are. */
     bool said = h->slots || h->running || h->queued || h->draining || h->kv_blocks;
-    gw_peer_changed(v->g, loop_now_us(v->l), hub_peer_id(p), hub_peer_ready(p), said ? h : NULL);
+    gw_peer_changed(v->g, loop_now_us(v->l), hub_peer_id(p), ready ? hub_peer_ready(p) : NULL,
+                    said ? h : NULL);
 }
 
 /* Whether its requests may be what it went down of. */
@@ -150,6 +152,9 @@ static void start_core(gateway_serve *v)
                             .stall_ms = (uint32_t)v->o->stall_ms,
                             .condemned_ms = (uint32_t)v->o->condemned_ms,
                             .client_stall_ms = (uint32_t)v->o->client_stall_ms,
+                            .queue_tokens_max = (uint64_t)v->o->queue_tokens_max,
+                            .tenant_tokens_max = (uint64_t)v->o->key_tokens_max,
+                            .route = route_policy_of(v->o->route),
                             .notes_tokens = (uint32_t)v->o->notes_tokens};
     struct gw_out out = {.ctx = v, .send = send_peer};
     v->g = gw_new(&cfg, &out);

@@ -10,7 +10,9 @@ struct list {
 };
 
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
-#define LIST_EACH(it, head) for (struct list *it = (head)->next, *it##_next = it->next; it != (head); it = it##_next, it##_next = it->next)
+#define LIST_EACH(it, head)                                                                        \
+    for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                      \
+         it = it##_next, it##_next = it->next)
 
 static inline void list_init(struct list *l)
 {
@@ -26,6 +28,10 @@ static inline void list_append(struct list *head, struct list *node)
     node->next = head;
     head->prev->next = node;
     head->prev = node;
+}
+static inline void list_insert_after(struct list *before, struct list *node)
+{
+    list_append(before->next, node);
 }
 /* Leaves the node self-linked, so that removing twice is harmless. */
 static inline void list_remove(struct list *node)

@@ -158,11 +158,11 @@ static void hold_leaving(hub_peer *p)
     p->other.beat.slots = 0;
 }
 
-static void changed(hub_peer *p)
+static void changed(hub_peer *p, bool ready)
 {
     hold_leaving(p);
     if (p->h->cfg.changed)
-        p->h->cfg.changed(p->h->cfg.ctx, p);
+        p->h->cfg.changed(p->h->cfg.ctx, p, ready);
 }
 
 static void on_bye(hub_peer *p, slice body)
@@ -173,7 +173,7 @@ static void on_bye(hub_peer *p, slice body)
     } else if (strcmp(reason, "drain") == 0) {
         p->leaving = true;
         loop_timer_in(p->h->l, &p->h->probe, LEAVING_PROBE_US);
-        changed(p);
+        changed(p, false);
     } else {
         mark_gone(p, reason);
     }
@@ -206,11 +206,11 @@ static void on_msg(void *ctx, bus_sock *s UNUSED, slice route, const struct wire
     switch (m->head.type) {
     case WIRE_READY:
         if (session_take_ready(&p->other, m->body) == 0)
-            changed(p);
+            changed(p, true);
         break;
     case WIRE_HEARTBEAT:
         if (session_take_heartbeat(&p->other, m->body) == 0)
-            changed(p);
+            changed(p, false);
         break;
     case WIRE_BYE:
         on_bye(p, m->body);

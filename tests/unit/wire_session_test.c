@@ -35,7 +35,7 @@ static void hub_up(void *ctx, hub_peer *p)
     s->up++;
     s->peer = p;
 }
-static void hub_changed(void *ctx, hub_peer *p UNUSED)
+static void hub_changed(void *ctx, hub_peer *p UNUSED, bool ready UNUSED)
 {
     ((struct side *)ctx)->changed++;
 }
