@@ -43,7 +43,7 @@ static int send_to(cache_serve *s, uint64_t from, const struct wire_msg *m)
 {
     if (from & 1) {
         peer_link *k = s->links ? links_find(s->links, from >> 1) : NULL;
-        return k ? link_send(k, m) : ERR_UNAVAILABLE;
+        return k ? link_post(k, m) : ERR_UNAVAILABLE;
     }
     hub_peer *p = s->hub ? hub_find(s->hub, from >> 1) : NULL;
     return p ? hub_send(s->hub, p, m) : ERR_UNAVAILABLE;

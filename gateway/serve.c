@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "common/base/clock.h"
+#include "common/base/fds.h"
 #include "common/base/log.h"
 #include "common/wire/hub.h"
 #include "gateway/api.h"
@@ -11,6 +12,8 @@
 #define SECRET_BYTES_MAX 4096
 #define DRAIN_LOOK_US 50000
 /* Requests that workers may have open at a gateway: they send none. */
+/* Beside clients: workers, and what the process itself needs. */
+#define OTHER_FDS 2048
 #define GATEWAY_SLOTS 0
 
 struct gateway_serve {
@@ -185,6 +188,9 @@ static bool http_is_local(const char *endpoint)
 int gateway_serve_new(loop *l, const struct gateway_options *o, gateway_serve **out, struct why *w)
 {
     gateway_serve *v = xcalloc(1, sizeof *v);
+    if (fds_make_room((uint64_t)o->connections_max + OTHER_FDS, w) < 0)
+        log_warn("not all connections that connections-max allows will be possible",
+                 LOG_STR("why", w->text));
     v->l = l;
     v->o = o;
     *out = NULL;

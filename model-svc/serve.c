@@ -10,7 +10,6 @@
 #include "common/wire/pb.h"
 #include "engine/model/name.h"
 #include "model-svc/compute.h"
-#include "model-svc/gates.h"
 #include "model-svc/identity.h"
 #include "model-svc/reply.h"
 #include "model-svc/transfer.h"
@@ -35,7 +34,6 @@ struct model_serve {
     int exit_code;    /* of a drain */
     void *prepare;
     struct loop_timer deadline, drain;
-    struct gates gates;
     transfer *moves; /* NULL: there are no caches */
     arena *scratch;
     buf body;
@@ -51,12 +49,21 @@ static void gateway_gone(void *ctx, uint64_t gateway)
     pthread_mutex_unlock(&v->lock);
 }
 
+/* v->body, to a gateway: in order, and without waiting for one that is slow to read. */
+static void post(model_serve *v, uint64_t gateway, const struct wire_head *h)
+{
+    peer_link *k = links_find(v->ls, gateway);
+    struct wire_msg m = {.head = *h, .body = buf_slice(&v->body)};
+    if (k && link_post(k, &m) < 0)
+        log_debug("not sent: the gateway is gone", LOG_STR("endpoint", link_endpoint(k)));
+}
+
 static void send_error(model_serve *v, uint64_t gateway, uint64_t request, uint32_t attempt,
                        int err, const struct why *w, uint32_t retry_ms)
 {
     reply_error(err, w, retry_ms, v->scratch, &v->body);
     struct wire_head h = {.type = WIRE_ERROR, .request = request, .attempt = attempt};
-    gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
+    post(v, gateway, &h);
 }
 
 static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, size_t n)
@@ -64,7 +71,7 @@ static void on_deltas(void *ctx, uint64_t gateway, const struct sched_delta *d, 
     model_serve *v = ctx;
     reply_deltas(&v->words, d, n, v->scratch, &v->body);
     struct wire_head h = {.type = WIRE_CHUNK, .flags = WIRE_MANY};
-    gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
+    post(v, gateway, &h);
 }
 
 static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
@@ -72,7 +79,7 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     model_serve *v = ctx;
     reply_done(d, &compute_info(v->c)->numerics, v->scratch, &v->body);
     struct wire_head h = {.type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
-    gates_send(&v->gates, gateway, &h, buf_slice(&v->body));
+    post(v, gateway, &h);
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
               LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
@@ -283,17 +290,15 @@ static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
     v->dirty = true;
 }
 
-static void on_up(void *ctx, peer_link *k)
+static void on_up(void *ctx, peer_link *k UNUSED)
 {
     model_serve *v = ctx;
-    gates_up(k);
     links_beat(v->ls); /* everybody's share of the slots is another now */
 }
 
 static void on_down(void *ctx, peer_link *k, const char *reason UNUSED)
 {
     model_serve *v = ctx;
-    gates_down(k);
     gateway_gone(v, link_id(k));
     v->dirty = true;
 }
@@ -358,7 +363,6 @@ static int open_links(model_serve *v, struct why *w)
                                .msg = on_msg,
                                .heartbeat = on_heartbeat};
     err = links_new(v->b, v->l, &cfg, &v->ls, w);
-    v->gates.ls = v->ls;
     if (err < 0 || !has_caches(v->o))
         return err;
     struct transfer_config tc = {
@@ -479,7 +483,6 @@ model_serve *model_serve_new(loop *l, const struct model_options *o)
     v->scratch = arena_new(0);
     v->deadline = (struct loop_timer){.fn = on_deadline, .ctx = v};
     v->drain = (struct loop_timer){.fn = on_drain_over, .ctx = v};
-    gates_init(&v->gates, l, gateway_gone, v);
     name_model(v);
     struct compute_config cfg = {.model = o->model,
                                  .engine = {.backend = o->backend,
@@ -523,7 +526,6 @@ void model_serve_free(model_serve *v)
         loop_prepare_del(v->l, v->prepare);
     loop_timer_cancel(v->l, &v->deadline);
     loop_timer_cancel(v->l, &v->drain);
-    gates_clear(&v->gates);
     if (v->ls)
         links_free(v->ls);
     if (v->b)

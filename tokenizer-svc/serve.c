@@ -72,7 +72,7 @@ static void work(void *ctx)
 
 static void send_msg(peer_link *k, const struct wire_msg *m)
 {
-    int e = link_send(k, m);
+    int e = link_post(k, m);
     if (e < 0) /* the asker's own deadline ends the request */
         log_warn("an answer could not be sent", LOG_STR("error", err_name(e)),
                  LOG_STR("type", wire_type_name(m->head.type)));

@@ -13,9 +13,6 @@
 
 #define DISK_THREADS 2
 #define DISK_QUEUE 4096 /* one operation a job at a time: more than there can be jobs */
-/* Answers that a gateway's full socket holds back here, all together: a few hundred bytes each. */
-#define PENDING_MAX 10000
-#define PENDING_RETRY_US 2000
 #define REQUEST_ARENA_BYTES ((size_t)1 << 20)
 
 struct video_serve {
@@ -29,69 +26,19 @@ struct video_serve {
     links *gateways;
     caches *caches;
     void *prepare;
-    struct loop_timer deadline, drain, retry;
-    struct list pending; /* struct parcel */
-    size_t n_pending;
+    struct loop_timer deadline, drain;
     uint32_t jobs; /* decoders side by side */
     bool draining, dirty;
 };
 
 /* ---- to gateways ---- */
 
-struct parcel {
-    struct list link;
-    uint64_t gateway;
-    struct wire_head head;
-    buf body;
-};
-
-static int send_now(video_serve *v, uint64_t gateway, const struct wire_head *h, slice body)
-{
-    peer_link *k = links_find(v->gateways, gateway);
-    struct wire_msg m = {.head = *h, .body = body};
-    return k ? link_send(k, &m) : ERR_UNAVAILABLE;
-}
-
-static void forget_parcel(video_serve *v, struct parcel *p)
-{
-    list_remove(&p->link);
-    v->n_pending--;
-    buf_clear(&p->body);
-    free(p);
-}
-
-static void on_retry(void *ctx)
-{
-    video_serve *v = ctx;
-    LIST_EACH(it, &v->pending)
-    {
-        struct parcel *p = CONTAINER_OF(it, struct parcel, link);
-        if (send_now(v, p->gateway, &p->head, buf_slice(&p->body)) == ERR_AGAIN)
-            break;
-        forget_parcel(v, p);
-    }
-    if (v->n_pending)
-        loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
-}
-
-/* Order is kept: while something waits, what follows waits behind it. */
 static void send_to(video_serve *v, uint64_t gateway, const struct wire_head *h, slice body)
 {
-    if (!v->gateways)
-        return;
-    if (v->n_pending == 0 && send_now(v, gateway, h, body) != ERR_AGAIN)
-        return;
-    if (v->n_pending == PENDING_MAX) {
-        log_warn("a gateway does not read its answers: one is dropped");
-        return;
-    }
-    struct parcel *p = xcalloc(1, sizeof *p);
-    p->gateway = gateway;
-    p->head = *h;
-    buf_put_slice(&p->body, body);
-    list_append(&v->pending, &p->link);
-    v->n_pending++;
-    loop_timer_in(v->l, &v->retry, PENDING_RETRY_US);
+    peer_link *k = v->gateways ? links_find(v->gateways, gateway) : NULL;
+    struct wire_msg m = {.head = *h, .body = body};
+    if (k && link_post(k, &m) < 0)
+        log_debug("not sent: the gateway is gone", LOG_STR("endpoint", link_endpoint(k)));
 }
 
 static void send_message(video_serve *v, uint64_t gateway, uint64_t request, uint32_t attempt,
@@ -264,12 +211,6 @@ static void on_up(void *ctx, peer_link *k UNUSED)
 static void on_down(void *ctx, peer_link *k, const char *reason UNUSED)
 {
     video_serve *v = ctx;
-    LIST_EACH(it, &v->pending)
-    {
-        struct parcel *p = CONTAINER_OF(it, struct parcel, link);
-        if (p->gateway == link_id(k))
-            forget_parcel(v, p);
-    }
     vid_gateway_gone(v->core, clock_mono_us(), link_id(k));
     v->dirty = true;
 }
@@ -449,10 +390,8 @@ video_serve *video_serve_new(loop *l, const struct video_options *o)
     v->l = l;
     v->o = o;
     v->jobs = o->jobs ? (uint32_t)o->jobs : (uint32_t)(thread_cpus() + 1) / 2;
-    list_init(&v->pending);
     v->deadline = (struct loop_timer){.fn = on_deadline, .ctx = v};
     v->drain = (struct loop_timer){.fn = on_drain_over, .ctx = v};
-    v->retry = (struct loop_timer){.fn = on_retry, .ctx = v};
     struct decoders_events ev = {v, on_record, on_decoder_end, on_tried};
     v->decoders = decoders_new(l, o, &ev);
     v->disk = workq_new(l, DISK_THREADS, "disk");
@@ -486,12 +425,7 @@ void video_serve_free(video_serve *v)
         loop_prepare_del(v->l, v->prepare);
     loop_timer_cancel(v->l, &v->deadline);
     loop_timer_cancel(v->l, &v->drain);
-    loop_timer_cancel(v->l, &v->retry);
     decoders_free(v->decoders);
-    LIST_EACH(it, &v->pending)
-    {
-        forget_parcel(v, CONTAINER_OF(it, struct parcel, link));
-    }
     if (v->gateways)
         links_free(v->gateways);
     caches_close(v->caches);

@@ -4,10 +4,12 @@
 #include "common/base/clock.h"
 #include "common/base/list.h"
 #include "common/base/log.h"
+#include "common/wire/backlog.h"
 #include "common/wire/resolve.h"
 #include "common/wire/session.h"
 
 #define RESOLVE_MS 3000
+#define FLUSH_US 2000         /* while something waits for room in a socket */
 #define TICKS_PER_BEAT 5      /* how often a link that is not up yet is looked at */
 #define RESOLVE_POLL_US 10000 /* while names are being looked up */
 
@@ -28,6 +30,8 @@ struct peer_link {
     bool listed;  /* its address is still among the targets */
     bool leaving; /* the other side said BYE "drain" */
     void *user;
+    struct backlog backlog;
+    bool unread; /* its backlog was full */
 };
 
 struct links {
@@ -40,7 +44,7 @@ struct links {
     size_t n_links, n_up, n_targets;
     struct target targets[TARGETS_MAX];
     resolve *looking;
-    struct loop_timer tick_timer, resolve_timer;
+    struct loop_timer tick_timer, resolve_timer, flush_timer;
     struct session_tick tick;
     bool said_failed, has_names;
 };
@@ -89,6 +93,8 @@ static void lost(peer_link *k, const char *reason)
     if (ls->cfg.down)
         ls->cfg.down(ls->cfg.ctx, k, reason);
     k->user = NULL;
+    k->unread = false;
+    backlog_clear(&k->backlog);
     session_clear(&k->other);
 }
 
@@ -108,6 +114,7 @@ static int add_link(links *ls, const char *endpoint, struct why *w)
     peer_link *k = xcalloc(1, sizeof *k);
     k->ls = ls;
     k->listed = true;
+    backlog_init(&k->backlog);
     memcpy(k->endpoint, endpoint, strlen(endpoint) + 1);
     list_append(&ls->all, &k->link);
     ls->n_links++;
@@ -312,6 +319,34 @@ void links_beat(links *ls)
             log_debug("heartbeat not sent", LOG_STR("endpoint", k->endpoint));
 }
 
+/* ---- what must arrive ---- */
+
+static int send_msg(void *link, const struct wire_msg *m)
+{
+    return bus_send(((peer_link *)link)->sock, slice_str(""), m);
+}
+
+static void on_flush(void *ctx)
+{
+    links *ls = ctx;
+    bool more = false;
+    LIST_EACH(it, &ls->all)
+    {
+        peer_link *k = CONTAINER_OF(it, peer_link, link);
+        if (k->state != LINK_UP)
+            continue;
+        if (k->unread) {
+            log_warn("the other side does not read: given up", LOG_STR("endpoint", k->endpoint));
+            give_up(k, "unread");
+            continue;
+        }
+        backlog_flush(&k->backlog, send_msg, k);
+        more |= !backlog_empty(&k->backlog);
+    }
+    if (more)
+        loop_timer_in(ls->l, &ls->flush_timer, FLUSH_US);
+}
+
 /* ---- addresses
  * ------------------------------------------------------------------------------------------------------------
  */
@@ -396,6 +431,7 @@ int links_new(bus *b, loop *l, const struct links_config *cfg, links **out, stru
     ls->silent_us = (uint64_t)(cfg->silent_ms ? cfg->silent_ms : SESSION_SILENT_MS) * 1000;
     ls->tick.every_us = ls->beat_us / TICKS_PER_BEAT;
     ls->tick_timer = (struct loop_timer){.fn = on_tick, .ctx = ls};
+    ls->flush_timer = (struct loop_timer){.fn = on_flush, .ctx = ls};
     ls->resolve_timer = (struct loop_timer){.fn = on_resolve, .ctx = ls};
     list_init(&ls->all);
     session_pack_ready(cfg->ready, &ls->ready_body);
@@ -421,6 +457,8 @@ void links_free(links *ls)
         return;
     for (struct list *it; (it = list_pop(&ls->all));) {
         peer_link *k = CONTAINER_OF(it, peer_link, link);
+        backlog_flush(&k->backlog, send_msg, k);
+        backlog_clear(&k->backlog);
         if (k->state == LINK_UP && session_send_bye(k->sock, slice_str(""), "drain") < 0)
             log_debug("left without a good-bye", LOG_STR("endpoint", k->endpoint));
         session_clear(&k->other);
@@ -429,6 +467,7 @@ void links_free(links *ls)
     }
     loop_timer_cancel(ls->l, &ls->tick_timer);
     loop_timer_cancel(ls->l, &ls->resolve_timer);
+    loop_timer_cancel(ls->l, &ls->flush_timer);
     resolve_free(ls->looking);
     buf_clear(&ls->ready_body);
     buf_clear(&ls->beat_body);
@@ -514,7 +553,18 @@ void *link_get(const peer_link *k)
 
 int link_send(peer_link *k, const struct wire_msg *m)
 {
-    if (k->state != LINK_UP)
+    return k->state == LINK_UP ? send_msg(k, m) : ERR_UNAVAILABLE;
+}
+
+int link_post(peer_link *k, const struct wire_msg *m)
+{
+    if (k->state != LINK_UP || k->unread)
         return ERR_UNAVAILABLE;
-    return bus_send(k->sock, slice_str(""), m);
+    backlog_flush(&k->backlog, send_msg, k);
+    int e = backlog_empty(&k->backlog) ? send_msg(k, m) : ERR_AGAIN;
+    if (e != ERR_AGAIN)
+        return e;
+    k->unread = backlog_keep(&k->backlog, m) < 0;
+    loop_timer_in(k->ls->l, &k->ls->flush_timer, FLUSH_US);
+    return k->unread ? ERR_UNAVAILABLE : 0;
 }

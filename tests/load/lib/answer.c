@@ -34,10 +34,14 @@ static void take_number(slice text, const char *key, uint64_t *out)
         *out = *out * 10 + (uint64_t)(*p - '0');
 }
 
-static bool has_text(slice event)
+/* The text of an event up to its first quotation mark: escapes stay as they are. Empty: none. */
+static slice text_of(slice event)
 {
-    const char *p = behind_key(event, "\"content\"");
-    return p && p + 1 < event.p + event.n && p[0] == '"' && p[1] != '"';
+    const char *p = behind_key(event, "\"content\""), *end = event.p + event.n;
+    if (!p || p + 1 >= end || p[0] != '"')
+        return (slice){0};
+    const char *close = memchr(p + 1, '"', (size_t)(end - p - 1));
+    return (slice){p + 1, (size_t)((close ? close : end) - p - 1)};
 }
 
 static void on_event(void *ctx, slice text)
@@ -53,7 +57,11 @@ static void on_event(void *ctx, slice text)
         buf_put(&a->kept, text.p, text.n < ANSWER_KEPT_MAX ? text.n : ANSWER_KEPT_MAX);
         return;
     }
-    a->n_pieces += has_text(text);
+    slice piece = text_of(text);
+    a->n_pieces += piece.n > 0;
+    uint64_t stamp = words_stamp_of(piece);
+    a->stamp_us = stamp ? stamp : a->stamp_us;
+    a->text_sum = words_sum(a->text_sum, piece);
     const char *usage = behind_key(text, "\"usage\"");
     if (!usage || *usage != '{')
         return;
@@ -68,7 +76,8 @@ static void on_event(void *ctx, slice text)
 void answer_init(struct answer *a)
 {
     buf line = a->line, kept = a->kept, sse_line = a->sse.line;
-    *a = (struct answer){.body = BODY_UNTIL_CLOSE, .line = line, .kept = kept};
+    *a = (struct answer){
+        .body = BODY_UNTIL_CLOSE, .text_sum = WORDS_BEGIN, .line = line, .kept = kept};
     a->sse = (struct sse){.line = sse_line, .data = on_event, .ctx = a};
     buf_reset(&a->line);
     buf_reset(&a->kept);

@@ -4,6 +4,7 @@
 #define NUNCHI_LOAD_ANSWER_H
 
 #include "cli/sse.h"
+#include "tests/load/lib/words.h"
 
 #define ANSWER_HEAD_MAX 65536  /* status line and headers */
 #define ANSWER_KEPT_MAX 262144 /* of a body that is not a stream: an error, a list of models */
@@ -23,6 +24,8 @@ struct answer {
     enum { CHUNK_SIZE, CHUNK_DATA, CHUNK_END, CHUNK_TRAILER } chunk;
 
     struct sse sse;
+    uint64_t stamp_us; /* the last one in the text; 0: none */
+    uint64_t text_sum; /* of all text, as it stands in JSON (words.h) */
     uint64_t n_pieces; /* events with text, so far; the caller compares before and after */
     bool done, failed; /* data: [DONE]; data: {"error" … */
     bool has_usage;

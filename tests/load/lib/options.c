@@ -48,6 +48,9 @@ static const struct opt ROWS[] = {
     ROW(usage, "usage", OPT_BOOL, "true", 0, 0,
         "ask for usage and count tokens by it; without, every piece of text counts as one"),
     ROW(seed, "seed", OPT_INT, "1", 0, 1e15, "of the rest of the prompts, and of arrivals"),
+    ROW(check_words, "check-words", OPT_BOOL, "false", 0, 0,
+        "the server's workers are simulated (sim_workers): each answer is compared with what it "
+        "must be; others fail"),
     CONFIG_GROUP("Report"),
     ROW(cpu_of, "cpu-of", OPT_STR, NULL, 0, 1024,
         "process ids, separated by commas, whose processor time is to be reported"),

@@ -5,7 +5,7 @@
 #include "common/base/config.h"
 
 /* One run: more would be a soak test, for which the fixed-size statistics were not made. */
-#define LOAD_STREAMS_MAX 4096
+#define LOAD_STREAMS_MAX 16384
 #define LOAD_REQUESTS_MAX 1000000
 #define LOAD_TOKENS_MAX 1048576
 #define LOAD_WORDS_MAX 100000
@@ -20,7 +20,7 @@ struct load_options {
     int64_t prompt_words, shared_words, max_tokens, seed, shared_seed;
     char *prompts;
     double temperature;
-    bool ignore_eos, usage;
+    bool ignore_eos, usage, check_words;
 
     char *cpu_of, *json;
     bool quiet;

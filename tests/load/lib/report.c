@@ -108,6 +108,8 @@ void report_json(const struct load_options *o, const struct load_result *r, buf 
     put_tokens(&j, r);
     put_spread(&j, "first_token_ms", &r->first);
     put_spread(&j, "gap_ms", &r->gap);
+    if (r->delay.n)
+        put_spread(&j, "delay_ms", &r->delay);
     put_spread(&j, "answer_ms", &r->whole);
     put_cpu(&j, r);
     json_obj_end(&j);
@@ -152,6 +154,8 @@ void report_table(const struct load_options *o, const struct load_result *r, buf
                "max");
     row(out, "first token", &r->first);
     row(out, "gap", &r->gap);
+    if (r->delay.n)
+        row(out, "worker to here", &r->delay);
     row(out, "whole answer", &r->whole);
     buf_printf(out, "processor s      %9.2f machine, %.2f http_load", r->cpu.machine_s,
                r->cpu.own_s);

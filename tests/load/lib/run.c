@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "common/base/clock.h"
+#include "common/base/fds.h"
 #include "tests/load/lib/stream.h"
 
 /* Prompts of slow streams are others than those of the measured ones. */
@@ -143,7 +144,9 @@ int load_run(const struct load_options *o, struct load_result *out, struct why *
     *out = (struct load_result){.n_ok = 0};
     r->o = o;
     r->to = out;
-    int err = open_all(r, w);
+    int err = fds_make_room((uint64_t)o->streams + 64, w);
+    if (err == 0)
+        err = open_all(r, w);
     if (err == 0)
         err = cputime_begin(&out->cpu, o->cpu_of, w);
     if (err == 0) {

@@ -14,6 +14,7 @@ enum failure {
     FAIL_EVENT,    /* an error within the stream */
     FAIL_PROTOCOL, /* not HTTP, or a stream without [DONE] or without text */
     FAIL_TIMEOUT,  /* open when the run ended */
+    FAIL_WRONG,    /* whole, but not the text that it must be (--check-words) */
     FAILURES
 };
 extern const char *const FAILURE_NAMES[FAILURES];
@@ -21,6 +22,7 @@ extern const char *const FAILURE_NAMES[FAILURES];
 struct load_result {
     struct spread first; /* from the (intended) start to the first text */
     struct spread gap;   /* between two pieces of text of one answer */
+    struct spread delay; /* from when a simulated worker sent a stamp until it was read here */
     struct spread whole; /* from the (intended) start to [DONE] */
     uint64_t n_ok, n_begun, failed[FAILURES];
     char why[256]; /* of the first failure */

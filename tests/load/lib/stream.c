@@ -11,8 +11,8 @@
 #define SLOW_READ_BYTES 64
 #define SLOW_READ_US 50000
 
-const char *const FAILURE_NAMES[FAILURES] = {"connect", "closed",   "status",
-                                             "event",   "protocol", "timeout"};
+const char *const FAILURE_NAMES[FAILURES] = {"connect",  "closed",  "status", "event",
+                                             "protocol", "timeout", "wrong"};
 
 static void on_socket(void *ctx, uint32_t events);
 static void on_read_later(void *ctx);
@@ -116,6 +116,8 @@ static void finish(struct stream *s)
         fail(s, FAIL_EVENT, buf_slice(&a->kept));
     } else if (!a->done) {
         fail(s, FAIL_PROTOCOL, SLICE_LIT("an answer without [DONE]"));
+    } else if (s->r->o->check_words && a->text_sum != s->wanted) {
+        fail(s, FAIL_WRONG, SLICE_LIT("not the words that this prompt is answered with"));
     } else if (a->n_pieces == 0) {
         fail(s, FAIL_PROTOCOL, SLICE_LIT("an answer without text"));
     } else {
@@ -151,6 +153,9 @@ static void pieces_came(struct stream *s, uint64_t n, uint64_t now)
         spread_add(&r->to->gap, now - s->last_us);
     for (uint64_t i = 1; i < n; i++)
         spread_add(&r->to->gap, 0);
+    if (s->in.stamp_us && now > s->in.stamp_us)
+        spread_add(&r->to->delay, now - s->in.stamp_us);
+    s->in.stamp_us = 0;
     s->last_us = now;
 }
 
@@ -275,11 +280,22 @@ static void put_body(struct run *r, uint64_t number, bool slow)
     json_obj_end(&j);
 }
 
+static uint64_t wanted_sum(slice prompt, int64_t n)
+{
+    buf ids = {0};
+    words_ids(prompt, &ids);
+    uint64_t sum = words_answer(words_prompt(buf_slice(&ids)), 0, (uint32_t)n);
+    buf_clear(&ids);
+    return sum;
+}
+
 void stream_ask(struct stream *s, uint64_t number, uint64_t begun_us)
 {
     struct run *r = s->r;
     put_body(r, number, s->slow);
     buf_reset(&s->out);
+    if (r->o->check_words)
+        s->wanted = wanted_sum(buf_slice(&r->text), s->slow ? r->o->slow_tokens : r->o->max_tokens);
     target_head(&r->target, "POST", "/v1/chat/completions", r->body.n, &s->out);
     buf_put_slice(&s->out, buf_slice(&r->body));
     answer_init(&s->in);

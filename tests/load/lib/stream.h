@@ -20,6 +20,7 @@ struct stream {
     buf out;
     size_t sent;
     struct answer in;
+    uint64_t wanted; /* the sum of the right answer, with --check-words */
     uint64_t begun_us, last_us;
     uint64_t steady_pieces; /* of this answer's, those that came in the steady time */
     struct loop_timer read_later;
