@@ -139,7 +139,7 @@ struct job {
     uint64_t began_us;
     unsigned attempts; /* of the stage */
 
-    struct job_video video[VIDEOS_MAX];
+    struct job_video *video; /* n_videos, of as many as the request has parts that are videos */
     size_t n_videos;
     uint64_t told_us; /* when `waiting` was called last */
 
@@ -153,7 +153,7 @@ struct job {
     struct digest result_key;
     uint8_t numerics[DIGEST_BYTES];
     bool has_numerics;
-    struct job_choice choice[CHOICES_MAX];
+    struct job_choice *choice; /* r->n */
     uint64_t credit; /* tokens that the worker may still send */
     uint32_t cached_tokens;
     struct loop_timer stall; /* the client does not read */

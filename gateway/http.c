@@ -16,7 +16,9 @@
 #include "gateway/limits.h"
 
 #define HEADERS_MAX 24 /* of an answer */
-#define STREAM_BLOCK_BYTES (16u << 10)
+/* For clients of HTTP/1.0 alone: to others, pieces go from the connection's own buffer. Every
+ * stream costs it. */
+#define STREAM_BLOCK_BYTES (1u << 10)
 #define BACKLOG 512
 #define LOOK_US 1000000
 /* A body that nobody wants is read before the error is sent, because most clients listen only then;

@@ -82,6 +82,7 @@ static struct job *job_new(gw *g, struct gw_request *r, const struct gw_client_o
     list_init(&j->wait_link);
     j->cacheable = !r->no_store && (r->sampling.temperature <= 0 || r->sampling.seed_given);
     map_put_u64(g->jobs, j->id, j);
+    j->choice = xcalloc(r->n, sizeof *j->choice);
     j->ticket = *t;
     admit_enter(g->admit, &j->ticket);
     uint32_t ms = r->deadline_ms ? r->deadline_ms : g->cfg.request_ms;
@@ -190,8 +191,10 @@ void job_free(struct job *j, const char *reason)
     ask_cancel(&j->ask, reason);
     for (size_t i = 0; i < j->n_videos; i++)
         job_video_clear(&j->video[i]);
-    for (size_t i = 0; i < CHOICES_MAX; i++)
+    free(j->video);
+    for (size_t i = 0; i < j->r->n; i++)
         choice_clear(&j->choice[i]);
+    free(j->choice);
     buf_clear(&j->ids);
     buf_clear(&j->hashes);
     map_del_u64(g->jobs, j->id);

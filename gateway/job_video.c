@@ -326,13 +326,25 @@ static void add_video(struct job *j, const struct gw_part *p)
     again_in(v, 0);
 }
 
+static size_t count_videos(const struct gw_request *r)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_turns; i++)
+        for (size_t k = 0; k < r->turns[i].n_parts; k++)
+            n += r->turns[i].parts[k].kind != GW_TEXT;
+    return n < VIDEOS_MAX ? n : VIDEOS_MAX;
+}
+
 void job_videos_start(struct job *j)
 {
+    size_t n = count_videos(j->r);
     j->stage = STAGE_VIDEOS;
     j->told_us = j->g->now_us;
+    if (n)
+        j->video = xcalloc(n, sizeof *j->video);
     for (size_t i = 0; i < j->r->n_turns; i++)
         for (size_t k = 0; k < j->r->turns[i].n_parts; k++)
-            if (j->r->turns[i].parts[k].kind != GW_TEXT && j->n_videos < VIDEOS_MAX)
+            if (j->r->turns[i].parts[k].kind != GW_TEXT && j->n_videos < n)
                 add_video(j, &j->r->turns[i].parts[k]);
     if (j->n_videos == 0)
         check_all(j);

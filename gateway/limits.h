@@ -4,8 +4,8 @@
 #define NUNCHI_GATEWAY_LIMITS_H
 
 /* One HTTP connection's buffer: bounds the request line with all headers, and the size of an
- * upload's pieces. */
-#define HTTP_POOL_BYTES (32u << 10)
+ * upload's pieces. Every connection costs all of it. */
+#define HTTP_POOL_BYTES (20u << 10)
 /* All headers of a request, names and values: room for a proxy's cookies, far below the pool. */
 #define HEADERS_BYTES_MAX (16u << 10)
 /* Arguments of a query, whatever they are: the API has five. */

@@ -14,6 +14,7 @@ void openai_answer_init(struct openai_answer *a, enum openai_api api, const stru
                                 .with_logprobs = r->sampling.logprobs,
                                 .created_s = created_s,
                                 .n_choices = r->n,
+                                .choice = xcalloc(r->n, sizeof *a->choice),
                                 .model = slice_dup(r->model)};
     hex_encode(unique, 16, hex);
     snprintf(a->id, sizeof a->id, "%s-%s", api == OPENAI_CHAT ? "chatcmpl" : "cmpl", hex);
@@ -21,12 +22,15 @@ void openai_answer_init(struct openai_answer *a, enum openai_api api, const stru
 
 void openai_answer_clear(struct openai_answer *a)
 {
-    for (size_t i = 0; i < CHOICES_MAX; i++) {
+    for (size_t i = 0; i < a->n_choices; i++) {
         buf_clear(&a->choice[i].text);
         buf_clear(&a->choice[i].tail);
         logprobs_clear(&a->choice[i].logprobs);
     }
+    free(a->choice);
     free(a->model);
+    a->choice = NULL;
+    a->n_choices = 0;
     a->model = NULL;
 }
 

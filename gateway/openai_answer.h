@@ -27,7 +27,7 @@ struct openai_answer {
     char fingerprint[24];
     char *model;
     uint32_t n_choices;
-    struct answer_choice choice[CHOICES_MAX];
+    struct answer_choice *choice; /* n_choices */
 };
 
 /* `unique` is 16 random bytes: the id's text. */

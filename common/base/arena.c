@@ -3,7 +3,9 @@
 #include <stdalign.h>
 
 #define ARENA_ALIGN 16
-/* Most requests fit into one block; a larger piece gets a block of its own. */
+/* Blocks double from the one to the other: a gateway holds thousands of requests that need little.
+ * A larger piece gets a block of its own. */
+#define ARENA_FIRST_BYTES ((size_t)1024)
 #define ARENA_BLOCK_BYTES ((size_t)16 * 1024)
 #define ARENA_LARGE_BYTES (ARENA_BLOCK_BYTES / 4)
 
@@ -14,15 +16,17 @@ struct block {
 };
 
 struct arena {
-    struct block *current; /* where small pieces go; always ARENA_BLOCK_BYTES */
+    struct block *current; /* where small pieces go */
     struct block *full;    /* the rest */
     size_t used, budget;
+    size_t next; /* bytes of the next block for small pieces */
 };
 
 arena *arena_new(size_t budget_bytes)
 {
     arena *a = xcalloc(1, sizeof *a);
     a->budget = budget_bytes;
+    a->next = ARENA_FIRST_BYTES;
     return a;
 }
 
@@ -76,7 +80,10 @@ static struct block *block_for(arena *a, size_t n)
     }
     if (a->current && a->current->cap - a->current->used >= n)
         return a->current;
-    struct block *b = block_try(ARENA_BLOCK_BYTES);
+    while (a->next < n)
+        a->next *= 2;
+    struct block *b = block_try(a->next);
+    a->next = a->next < ARENA_BLOCK_BYTES ? 2 * a->next : ARENA_BLOCK_BYTES;
     if (b && a->current) {
         a->current->next = a->full;
         a->full = a->current;
