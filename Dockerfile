@@ -1,4 +1,5 @@
-# One file, three images: redis (a store with no third party's image needed), build (thrown away), run (every nunchi program).
+# One file, four images: redis (a store with no third party's image needed), front (a load balancer), build (thrown away), run (every
+# nunchi program).
 FROM debian:bookworm-slim AS redis
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends redis-server && rm -rf /var/lib/apt/lists/* \
     && install -d -o redis -g redis -m 700 /data
@@ -9,6 +10,14 @@ EXPOSE 6379
 ENTRYPOINT ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data", "--appendonly", "yes", "--save", "", \
             "--maxmemory-policy", "volatile-lru"]
 CMD ["--maxmemory", "1gb"]
+
+# Before several gateways.
+FROM debian:bookworm-slim AS front
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
+COPY deploy/haproxy.cfg /etc/haproxy/haproxy.cfg
+USER haproxy
+EXPOSE 8642
+ENTRYPOINT ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"]
 
 FROM debian:bookworm-slim AS build
 WORKDIR /src

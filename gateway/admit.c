@@ -16,12 +16,18 @@ struct meter {
 
 #define METER_WEIGHT 0.25
 #define METER_US 1000000
+#define METER_PAUSE_US (5 * METER_US)
 
 static void meter_turn(struct meter *m, uint64_t now_us)
 {
     if (m->since_us == 0)
         m->since_us = now_us;
     uint64_t us = now_us - m->since_us;
+    if (us > METER_PAUSE_US) { /* idle: that says nothing about how fast it can be */
+        m->since_us = now_us;
+        m->amount = 0;
+        return;
+    }
     if (us < METER_US)
         return;
     double rate = m->amount * 1e6 / (double)us;

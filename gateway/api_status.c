@@ -198,7 +198,7 @@ static void catch_up(const struct gw_counts *c)
         c->cache_hits,      c->cache_misses, c->retries, c->prompt_tokens, c->completion_tokens,
         pb_unknown_fields()};
     for (size_t i = 0; i < COUNTERS; i++)
-        metric_add(all.counter[i], (double)now[i] - metric_value(all.counter[i]));
+        metric_count_to(all.counter[i], (double)now[i]);
 }
 
 void status_metrics(struct ex *x)

@@ -105,6 +105,11 @@ void core_settle(gw *g)
     }
 }
 
+void gw_leave(gw *g)
+{
+    g->leaving = true;
+}
+
 void gw_drain(gw *g)
 {
     g->draining = true;
@@ -287,8 +292,8 @@ void gw_state(gw *g, struct gw_state *s)
                            .queued = g->n_waiting,
                            .running = map_len(g->runs),
                            .uploads = map_len(g->uploads),
-                           .ready = !g->draining && can_answer(g),
-                           .draining = g->draining};
+                           .ready = !g->leaving && !g->draining && can_answer(g),
+                           .draining = g->leaving || g->draining};
     for (struct worker *w = NULL; (w = route_next(g->route, w));)
         s->workers[w->service] += !w->draining;
 }

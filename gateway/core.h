@@ -46,6 +46,7 @@ gw *gw_new(const struct gw_config *cfg, const struct gw_out *out);
 void gw_free(gw *g); /* forgets its requests without a word */
 uint64_t gw_tick(gw *g,
                  uint64_t now_us); /* what is due; returns the next deadline, UINT64_MAX for none */
+void gw_leave(gw *g);              /* not ready any more; goes on admitting */
 void gw_drain(gw *g);              /* admits nothing any more */
 
 /* ---- peers: tokenizer, video, model and cache services ---- */

@@ -31,7 +31,7 @@ struct gw {
     size_t n_waiting;
     uint64_t last_id;
     bool dirty; /* a slot or a worker came free: look at the waiting */
-    bool draining;
+    bool leaving, draining;
     suspects *suspects;
     /* While the calls of a worker end that is lost: how it went, and who ran there alone. */
     struct {
@@ -154,7 +154,7 @@ struct job {
     uint8_t numerics[DIGEST_BYTES];
     bool has_numerics;
     struct job_choice *choice; /* r->n */
-    uint64_t credit; /* tokens that the worker may still send */
+    uint64_t credit;           /* tokens that the worker may still send */
     uint32_t cached_tokens;
     struct loop_timer stall; /* the client does not read */
     unsigned deaths;         /* of workers under it, since its last new token */

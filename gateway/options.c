@@ -77,6 +77,9 @@ static const struct opt OPTIONS[] = {
 
     CONFIG_GROUP("Running"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
+    OPT(drain_wait_ms, "drain-wait-ms", OPT_MS, "0", 0, 600000,
+        "for so long after SIGTERM /readyz says no and questions are still taken: for a load "
+        "balancer to see it"),
     OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000,
         "how long running answers may go on after SIGTERM"),
 };

@@ -16,7 +16,7 @@ struct gateway_options {
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;
     char *log_level;
-    int64_t drain_ms;
+    int64_t drain_wait_ms, drain_ms;
 };
 
 extern const struct config_spec GATEWAY_OPTIONS;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
 
 #define CAPACITY_MIN 1024u
 
@@ -27,10 +28,11 @@ static struct table table_new(uint32_t capacity)
     return (struct table){.at = xcalloc(capacity, sizeof(struct entry)), .capacity = capacity};
 }
 
-/* Where the block is or would be. Block names are hashes already: their low bits are the place. */
+/* Where the block is or would be. Hashed once more, with this process's seed: who can choose names
+ * cannot choose places. */
 static struct entry *place(const struct table *t, uint64_t block)
 {
-    uint32_t mask = t->capacity - 1, i = (uint32_t)block & mask;
+    uint32_t mask = t->capacity - 1, i = (uint32_t)hash64(&block, sizeof block) & mask;
     while (t->at[i].block && t->at[i].block != block)
         i = (i + 1) & mask;
     return &t->at[i];

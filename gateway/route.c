@@ -319,7 +319,7 @@ bool route_room(route *r, uint64_t now_us, enum service s, slice model)
 
 void route_failed(struct worker *w, uint64_t now_us, uint64_t request)
 {
-    if (request == w->failed)
+    if (request == w->failed && w->failures < FAILURES_MAX)
         return;
     w->failed = request;
     if (++w->failures < FAILURES_MAX)

@@ -245,17 +245,26 @@ static void on_drain(void *ctx)
         loop_timer_in(v->l, &v->drain, DRAIN_LOOK_US);
 }
 
-void gateway_serve_drain(gateway_serve *v)
+static void close_doors(void *ctx)
 {
-    if (v->draining)
-        return;
-    v->draining = true;
+    gateway_serve *v = ctx;
     log_info("draining", LOG_U64("open", http_n_open(v->web)));
     gw_drain(v->g);
     http_quiesce(v->web);
     v->drain_until_us = loop_now_us(v->l) + (uint64_t)v->o->drain_ms * 1000;
     v->drain = (struct loop_timer){.fn = on_drain, .ctx = v};
     loop_timer_in(v->l, &v->drain, 0);
+}
+
+void gateway_serve_drain(gateway_serve *v)
+{
+    if (v->draining)
+        return;
+    v->draining = true;
+    log_info("leaving", LOG_U64("open", http_n_open(v->web)));
+    gw_leave(v->g);
+    v->drain = (struct loop_timer){.fn = close_doors, .ctx = v};
+    loop_timer_in(v->l, &v->drain, (uint64_t)v->o->drain_wait_ms * 1000);
 }
 
 void gateway_serve_reload(gateway_serve *v)

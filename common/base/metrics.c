@@ -107,6 +107,13 @@ void metric_set(metric *m, double v)
     atomic_store_explicit(&m->value, v, memory_order_relaxed);
 }
 
+void metric_count_to(metric *m, double total)
+{
+    double more = total - metric_value(m);
+    if (more > 0)
+        metric_add(m, more);
+}
+
 void metric_observe(metric *m, double v)
 {
     CHECK(m->kind == HISTOGRAM);

@@ -9,13 +9,15 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+sys.path[1:1] = [str(pathlib.Path(__file__).resolve().parents[1] / part) for part in ("e2e", "fault")]
 import engine  # noqa: E402
+import load  # noqa: E402
 import videos  # noqa: E402
 from conftest import until  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(3000)
+ALL = ("gateway", "tokenizer-svc", "video-svc", "model-svc", "cache-svc", "redis", "redis-kv", "front")
 
 
 def free_port():
@@ -101,7 +103,7 @@ def test_a_video_in_containers(project, tmp_path):
 
 
 def test_containers_are_locked_down(project):
-    for service in ("gateway", "tokenizer-svc", "video-svc", "model-svc", "cache-svc", "redis"):
+    for service in ALL:
         for container in project.containers(service):
             told = project.inspect(container)
             assert told["HostConfig"]["ReadonlyRootfs"], service
@@ -112,23 +114,74 @@ def test_containers_are_locked_down(project):
 
 def test_every_service_becomes_healthy(project):
     def all_healthy():
-        return all(project.inspect(c)["State"].get("Health", {}).get("Status") == "healthy"
-                   for s in ("gateway", "tokenizer-svc", "video-svc", "model-svc", "cache-svc", "redis") for c in project.containers(s))
+        return all(project.inspect(c)["State"]["Health"]["Status"] == "healthy"
+                   for s in ALL if s != "front" for c in project.containers(s))
     until(all_healthy, 120, "all health checks to pass")
 
 
-def test_scales_and_survives_a_killed_container(project):
-    project("up", "-d", "--no-recreate", "--scale", "model-svc=3", "--scale", "tokenizer-svc=2")
-    assert len(project.containers("model-svc")) == 3 and len(project.containers("tokenizer-svc")) == 2
+def workers(project, service):
+    """As one of the gateways sees them."""
+    import urllib.request
+    text = urllib.request.urlopen(f"http://127.0.0.1:{project.port}/metrics", timeout=10).read().decode()
+    return [int(line.split()[-1]) for line in text.splitlines() if line.startswith("nunchi_gateway_workers") and f'service="{service}"' in line][0]
 
-    def model_workers():
-        import urllib.request
-        text = urllib.request.urlopen(f"http://127.0.0.1:{project.port}/metrics", timeout=10).read().decode()
-        return [line for line in text.splitlines() if line.startswith("nunchi_gateway_workers") and 'service="model"' in line]
-    until(lambda: any(line.endswith(" 3") for line in model_workers()), 120, "three model workers")
-    assert "4" in question(project)
-    victim = project.containers("model-svc")[0]
-    assert engine.docker("kill", victim, env=project.env).returncode == 0
-    assert "4" in question(project)
-    until(lambda: any(line.endswith((" 2", " 3")) for line in model_workers()), 60, "the loss to be seen")
-    assert "4" in question(project)
+
+class Faults:
+    """What is done to containers while a load runs on them."""
+
+    def __init__(self, project, steady):
+        self.project, self.steady = project, steady
+
+    def docker(self, *args):
+        done = engine.docker(*args, env=self.project.env)
+        assert done.returncode == 0, done.stderr
+
+    def go_on(self, n=20):
+        """Until so many more answers have come."""
+        wanted = self.steady.answered() + n
+        until(lambda: self.steady.answered() >= wanted, 120, f"{n} more answers")
+
+    def kill(self, service):
+        victim = self.project.containers(service)[0]
+        self.docker("kill", victim)
+        self.go_on()
+        self.docker("start", victim)
+        self.go_on(5)
+
+    def end(self, service):
+        victim = self.project.containers(service)[0]
+        self.docker("stop", "-t", "45", victim)
+        self.go_on()
+        self.docker("start", victim)
+        self.go_on(5)
+
+
+def all_there(project):
+    return len(project.containers("gateway")) == 2 and workers(project, "model") == 3 and workers(project, "cache") == 2
+
+
+def test_scales_and_loses_no_answer(project):
+    """Two gateways behind one name, three model workers, two caches; what is killed or stopped under load changes no byte."""
+    project("up", "-d", "--no-recreate", "--scale", "gateway=2", "--scale", "model-svc=3", "--scale", "cache-svc=2", "--scale", "tokenizer-svc=2")
+    until(lambda: all_there(project), 120, "three model workers and two caches")
+    steady = load.Load(lambda: [project.port], n_questions=12, streams=4)
+    steady.learn()
+    faults = Faults(project, steady)
+    with steady:
+        faults.kill("model-svc")
+        faults.end("model-svc")
+        faults.kill("cache-svc")
+        faults.kill("redis-kv")
+        faults.kill("tokenizer-svc")
+        faults.end("gateway")
+    steady.check()
+
+
+def test_a_killed_gateway_takes_its_own_only(project):
+    steady = load.Load(lambda: [project.port], n_questions=12, streams=4, gateway_is_killed=True)
+    steady.learn()
+    faults = Faults(project, steady)
+    with steady:
+        faults.kill("gateway")
+    counts = steady.report()
+    assert counts["wrong"] == 0 and counts["lost"] <= 4, "\n".join([str(counts), *steady.complaints])

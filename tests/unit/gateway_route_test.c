@@ -52,6 +52,9 @@ static void bounded_and_what_is_used_stays(void **state UNUSED)
         assert_non_null(prefix_find(p, 3));
     }
     assert_true(prefix_bytes(p) <= MAX * 128);
+    for (uint64_t i = 1; i <= MAX / 2;
+         i++) /* names that share their low bits are as well as any: no long looking */
+        prefix_put(p, i << 40, (struct prefix_holder){4, 4});
     uint64_t first = 0;
     assert_null(prefix_find(p, hash64(&first, sizeof first)));
     prefix_free(p);
@@ -274,6 +277,9 @@ static void a_worker_that_fails_again_and_again(void **state UNUSED)
         a->open = 0;
         pause = 2 * pause < SHUN_MAX_MS * 1000 ? 2 * pause : SHUN_MAX_MS * 1000;
     }
+    route_failed(a, now, 109); /* the try is the one that failed last: closed again all the same */
+    assert_null(route_pick_model(r, now + pause - 1, &q));
+    now += pause;
     route_worked(a);
     a->open = 1;
     assert_ptr_equal(route_pick_model(r, now, &q), a);
@@ -359,6 +365,9 @@ static void retry_after_is_measured(void **state UNUSED)
     many.tokens = 10000000;
     assert_int_equal(admit_check(a, now, &many, 0, &f), ERR_BUSY);
     assert_int_equal(f.retry_after_ms, 60000);
+    many.tokens = 3000; /* an hour's idleness is not slowness */
+    assert_int_equal(admit_check(a, now + 3600u * (uint64_t)SECOND, &many, 0, &f), ERR_BUSY);
+    assert_in_range(f.retry_after_ms, 5000, 7000);
     assert_int_equal(admit_check(a, now, &(struct ticket){.tenant = {1}}, 100, &f), ERR_BUSY);
     assert_non_null(strstr(f.why.text, "queue-max"));
     assert_int_equal(f.retry_after_ms, 1000); /* two a second are placed */
