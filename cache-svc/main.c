@@ -4,10 +4,12 @@
 #include "common/base/alive.h"
 #include "common/base/heap.h"
 #include "common/base/log.h"
+#include "common/base/monitor.h"
 
 struct program {
     loop *l;
     cache_serve *serve;
+    monitor *watch;
     bool asked;
 };
 
@@ -50,10 +52,14 @@ int main(int argc, char **argv)
     loop_signal(p.l, SIGHUP, on_hup, &p);
     alive_start(p.l);
     int e = cache_serve_new(p.l, &o, &p.serve, &w);
+    struct monitor_config mc = {o.metrics, p.serve, cache_serve_collect, cache_serve_ready, 0};
+    if (e == 0)
+        e = monitor_new(p.l, &mc, &p.watch, &w);
     if (e < 0)
         log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field),
                   LOG_STR("why", w.text));
     int code = e < 0 ? 1 : loop_run(p.l);
+    monitor_free(p.watch);
     cache_serve_free(p.serve);
     loop_free(p.l);
     config_free(&CACHE_OPTIONS, &o);

@@ -2,12 +2,13 @@
 
 #include "cache-svc/core.h"
 #include "cache-svc/kv_stores.h"
+#include "cache-svc/metrics.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/base/metrics.h"
 #include "common/wire/hub.h"
 #include "common/wire/links.h"
 #include "common/wire/pb.h"
+#include "common/wire/wire_metrics.h"
 
 #define WATCH_MS 100 /* while draining */
 
@@ -23,7 +24,6 @@ struct cache_serve {
     uint64_t drain_us, drain_until_us;
     bool draining;
     struct loop_timer sweep, watch;
-    metric *m_requests, *m_failed, *m_running, *m_ram;
 };
 
 /* ---- askers: a peer of the hub or a link, told apart by the lowest bit
@@ -74,7 +74,7 @@ static void failed(void *ctx, const struct cache_asker *to, int err, const struc
     int sent = send_to(s, to->from, &m);
     if (sent < 0) /* the asker's own deadline ends the request */
         log_warn("an answer could not be sent", LOG_STR("error", err_name(sent)));
-    metric_inc(s->m_failed);
+    cache_metrics_failed();
     buf_clear(&body);
 }
 
@@ -108,7 +108,7 @@ static void on_msg(cache_serve *s, uint64_t from, const struct wire_msg *m)
     }
     if (m->head.type != WIRE_REQUEST)
         return; /* nothing here is chunked or on credit */
-    metric_inc(s->m_requests);
+    cache_metrics_request();
     if (s->draining) {
         struct cache_asker to = {.from = from, .head = m->head};
         struct why w;
@@ -117,8 +117,6 @@ static void on_msg(cache_serve *s, uint64_t from, const struct wire_msg *m)
         return;
     }
     cache_core_request(s->core, from, m, clock_unix_ms());
-    metric_set(s->m_running, (double)cache_core_running(s->core));
-    metric_set(s->m_ram, (double)cache_core_ram_bytes(s->core));
 }
 
 static void peer_msg(void *ctx, hub_peer *p, const struct wire_msg *m)
@@ -259,11 +257,7 @@ static void make_core(cache_serve *s, const struct cache_options *o)
     struct cache_store st = {.ctx = s, .send = core_send, .send_kv = s->kv ? core_send_kv : NULL};
     struct cache_out out = {.ctx = s, .done = done, .failed = failed};
     s->core = cache_core_new(&lim, &st, &out);
-    s->m_requests = metric_counter("nunchi_cache_requests_total", "", "Requests received");
-    s->m_failed =
-        metric_counter("nunchi_cache_failed_total", "", "Requests answered with an error");
-    s->m_running = metric_gauge("nunchi_cache_running", "", "Requests not answered yet");
-    s->m_ram = metric_gauge("nunchi_cache_ram_bytes", "", "Memory held by values");
+    cache_metrics_init();
 }
 
 int cache_serve_new(loop *l, const struct cache_options *o, cache_serve **out, struct why *w)
@@ -312,6 +306,25 @@ void cache_serve_free(cache_serve *s)
     bus_free(s->b);
     cache_core_free(s->core);
     free(s);
+}
+
+void cache_serve_collect(void *serve)
+{
+    const cache_serve *s = serve;
+    struct cache_counts c = cache_core_counts(s->core);
+    struct cache_levels l = {.running = cache_core_running(s->core),
+                             .ram_bytes = cache_core_ram_bytes(s->core),
+                             .kv_ram_bytes = cache_core_kv_bytes(s->core),
+                             .kv_stores_up = s->kv ? kv_stores_up(s->kv) : 0,
+                             .store_up = store_up(s->store)};
+    cache_metrics_counts(&c, &l);
+    wire_metrics(s->b);
+}
+
+/* Whoever stores connects here: gateways need not be there. */
+bool cache_serve_ready(void *serve)
+{
+    return !((const cache_serve *)serve)->draining;
 }
 
 const char *cache_serve_endpoint(cache_serve *s)

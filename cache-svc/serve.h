@@ -14,5 +14,8 @@ const char *cache_serve_endpoint(cache_serve *s);
 /* No new requests; stops the loop with 0 when the last has ended, with 1 after drain-ms. */
 void cache_serve_drain(cache_serve *s);
 void cache_serve_reload(cache_serve *s); /* the keys that may connect */
+/* For those who watch (base/monitor.h): brings the metrics up to date; whether it is there for gateways. */
+void cache_serve_collect(void *cache_serve);
+bool cache_serve_ready(void *cache_serve);
 
 #endif

@@ -15,6 +15,8 @@ struct api_config {
     uint64_t file_max_bytes; /* of one upload */
     uint32_t body_ms;        /* a JSON body is there by then */
     uint32_t request_ms;     /* as the core's; what a client may ask for at most */
+    void *ctx;
+    void (*collect)(void *ctx); /* brings others' metrics up to date; may be NULL */
 };
 
 api *api_new(loop *l, gw *g, const struct api_config *cfg);

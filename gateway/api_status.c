@@ -1,6 +1,6 @@
 /* Models, health, metrics. */
 #include "common/base/metrics.h"
-#include "common/wire/pb.h"
+#include "common/base/process.h"
 #include "gateway/api_impl.h"
 
 /* ---- models ---- */
@@ -93,24 +93,61 @@ void status_ready(struct ex *x)
 
 /* ---- metrics ---- */
 
-enum {
-    C_ADMITTED,
-    C_REFUSED,
-    C_DONE,
-    C_FAILED,
-    C_CANCELLED,
-    C_HITS,
-    C_MISSES,
-    C_RETRIES,
-    C_PROMPT,
-    C_COMPLETION,
-    C_UNKNOWN,
-    COUNTERS
-};
+#define CACHE_HELP "Answers looked for in the result cache, and whether they were there"
+#define PROMPT_HELP "Tokens of prompts that were sent to workers; warm: known to be in their KV"
+#define PLACED_HELP                                                                                \
+    "Requests sent to a model worker; warm: with some of the prompt known to be there"
+
+/* The core counts by itself; what it says is taken over whenever somebody looks. */
+#define ROWS(X)                                                                                    \
+    X(c->admitted, "requests_total", NULL, "Questions admitted", false)                            \
+    X(c->refused, "requests_refused_total", NULL, "Questions refused for lack of room or model",   \
+      false)                                                                                       \
+    X(c->done, "requests_done_total", NULL, "Questions answered to the end", false)                \
+    X(c->failed, "requests_failed_total", NULL, "Questions that ended with an error", false)       \
+    X(c->cancelled, "requests_cancelled_total", NULL, "Questions whose client left", false)        \
+    X(c->cache_hits, "result_cache_lookups_total", "result=\"hit\"", CACHE_HELP, false)            \
+    X(c->cache_misses, "result_cache_lookups_total", "result=\"miss\"", CACHE_HELP, false)         \
+    X(c->retries, "retries_total", NULL, "Times that work went on at another worker", false)       \
+    X(c->prompt_tokens, "prompt_tokens_total", NULL, "Prompt tokens of answered questions", false) \
+    X(c->completion_tokens, "completion_tokens_total", NULL,                                       \
+      "Generated tokens of answered questions", false)                                             \
+    X(r.placed - r.warm, "placed_total", "prefix=\"cold\"", PLACED_HELP, false)                    \
+    X(r.warm, "placed_total", "prefix=\"warm\"", PLACED_HELP, false)                               \
+    X(r.tokens - r.warm_tokens, "placed_tokens_total", "prefix=\"cold\"", PROMPT_HELP, false)      \
+    X(r.warm_tokens, "placed_tokens_total", "prefix=\"warm\"", PROMPT_HELP, false)                 \
+    X(r.shunned, "workers_shunned_total", NULL,                                                    \
+      "Times that a worker failed so often that it gets nothing for a while", false)               \
+    X(c->stalled_workers, "workers_stalled_total", NULL,                                           \
+      "Times that a worker was given up because it computed nothing", false)                       \
+    X(c->taken_back, "requests_taken_back_total", NULL,                                            \
+      "Requests placed anew because a message about them was lost", false)                         \
+    X(c->suspects, "requests_suspected_total", NULL,                                               \
+      "Requests that run alone because workers died under them", false)                            \
+    X(c->condemned, "requests_condemned_total", NULL,                                              \
+      "Questions refused because workers die of them", false)                                      \
+    X(c->stalled_clients, "clients_stalled_total", NULL,                                           \
+      "Clients cut off because they read nothing", false)                                          \
+    X(s->running, "requests_running", NULL, "Questions being answered by a model worker", true)    \
+    X(s->queued, "requests_queued", NULL, "Questions that wait for a worker", true)                \
+    X(s->queued_tokens, "queued_tokens", NULL,                                                     \
+      "Prompt tokens of questions without a model worker, guessed until counted", true)            \
+    X(s->uploads, "uploads", NULL, "Files on their way in or being read", true)                    \
+    X(s->workers[0], "workers", "service=\"tokenizer\"", WORKERS_HELP, true)                       \
+    X(s->workers[1], "workers", "service=\"video\"", WORKERS_HELP, true)                           \
+    X(s->workers[2], "workers", "service=\"model\"", WORKERS_HELP, true)                           \
+    X(s->workers[3], "workers", "service=\"cache\"", WORKERS_HELP, true)                           \
+    X(s->ready, "ready", NULL, "1: a question sent now would be answered", true)
+#define WORKERS_HELP "Workers that are up and take work"
+
+#define ROW(value, name_, labels_, help_, gauge_)                                                  \
+    {.name = "nunchi_gateway_" name_, .labels = labels_, .help = help_, .gauge = gauge_},
+#define VALUE(value, name_, labels_, help_, gauge_) (double)(value),
+
+static const struct metric_row TABLE[] = {ROWS(ROW)};
 
 static struct {
-    metric *counter[COUNTERS], *running, *queued, *uploads, *workers[4], *response[4], *first,
-        *answer;
+    metric *rows[ARRAY_LEN(TABLE)], *response[4], *first, *answer;
 } all;
 
 static metric *responses(const char *labels)
@@ -119,49 +156,11 @@ static metric *responses(const char *labels)
                           "HTTP answers by class of status");
 }
 
-static metric *workers(const char *labels)
-{
-    return metric_gauge("nunchi_gateway_workers", labels, "Workers that are up and take work");
-}
-
-static void init_counters(void)
-{
-    static const struct {
-        const char *name, *help;
-    } ROWS[COUNTERS] = {
-        [C_ADMITTED] = {"nunchi_gateway_requests_total", "Questions admitted"},
-        [C_REFUSED] = {"nunchi_gateway_requests_refused_total",
-                       "Questions refused for lack of room or model"},
-        [C_DONE] = {"nunchi_gateway_requests_done_total", "Questions answered to the end"},
-        [C_FAILED] = {"nunchi_gateway_requests_failed_total", "Questions that ended with an error"},
-        [C_CANCELLED] = {"nunchi_gateway_requests_cancelled_total", "Questions whose client left"},
-        [C_HITS] = {"nunchi_gateway_result_cache_hits_total", "Answers from the result cache"},
-        [C_MISSES] = {"nunchi_gateway_result_cache_misses_total",
-                      "Answers looked for in the result cache and not found"},
-        [C_RETRIES] = {"nunchi_gateway_retries_total", "Times that work went on at another worker"},
-        [C_PROMPT] = {"nunchi_gateway_prompt_tokens_total", "Prompt tokens of answered questions"},
-        [C_COMPLETION] = {"nunchi_gateway_completion_tokens_total",
-                          "Generated tokens of answered questions"},
-        [C_UNKNOWN] = {"nunchi_gateway_unknown_fields_total", "Protobuf fields that were skipped"},
-    };
-    for (size_t i = 0; i < COUNTERS; i++)
-        all.counter[i] = metric_counter(ROWS[i].name, "", ROWS[i].help);
-}
-
 void metrics_init(void)
 {
-    if (all.running)
+    if (all.first)
         return;
-    init_counters();
-    all.running = metric_gauge("nunchi_gateway_requests_running", "",
-                               "Questions being answered by a model worker");
-    all.queued =
-        metric_gauge("nunchi_gateway_requests_queued", "", "Questions that wait for a worker");
-    all.uploads = metric_gauge("nunchi_gateway_uploads", "", "Files on their way in or being read");
-    all.workers[0] = workers("service=\"tokenizer\"");
-    all.workers[1] = workers("service=\"video\"");
-    all.workers[2] = workers("service=\"model\"");
-    all.workers[3] = workers("service=\"cache\"");
+    metric_rows_make(TABLE, ARRAY_LEN(TABLE), all.rows);
     all.response[0] = responses("code=\"2xx\"");
     all.response[1] = responses("code=\"3xx\"");
     all.response[2] = responses("code=\"4xx\"");
@@ -190,28 +189,24 @@ void metrics_answer(double seconds)
     metric_observe(all.answer, seconds);
 }
 
-/* The core counts by itself; what it counted since the last look is added. */
-static void catch_up(const struct gw_counts *c)
+static void bring_up_to_date(gw *g)
 {
-    const uint64_t now[COUNTERS] = {
-        c->admitted,        c->refused,      c->done,    c->failed,        c->cancelled,
-        c->cache_hits,      c->cache_misses, c->retries, c->prompt_tokens, c->completion_tokens,
-        pb_unknown_fields()};
-    for (size_t i = 0; i < COUNTERS; i++)
-        metric_count_to(all.counter[i], (double)now[i]);
+    struct gw_state state;
+    const struct gw_state *s = &state;
+    const struct gw_counts *c = gw_counts(g);
+    struct route_counts r = gw_route_counts(g);
+    gw_state(g, &state);
+    const double now[] = {ROWS(VALUE)};
+    metric_rows_set(all.rows, now, ARRAY_LEN(now));
 }
 
 void status_metrics(struct ex *x)
 {
-    struct gw_state s;
     buf out = {0};
-    gw_state(x->a->g, &s);
-    metric_set(all.running, (double)s.running);
-    metric_set(all.queued, (double)s.queued);
-    metric_set(all.uploads, (double)s.uploads);
-    for (size_t i = 0; i < ARRAY_LEN(all.workers); i++)
-        metric_set(all.workers[i], (double)s.workers[i]);
-    catch_up(gw_counts(x->a->g));
+    process_metrics();
+    bring_up_to_date(x->a->g);
+    if (x->a->cfg.collect)
+        x->a->cfg.collect(x->a->cfg.ctx);
     metrics_render(&out);
     api_count(x, 200);
     http_respond(x->h, 200, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&out));

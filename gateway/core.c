@@ -271,13 +271,11 @@ static void can_be_asked(void *ctx, const Nunchi__ModelInfo *m)
     struct search *s = ctx;
     slice name = slice_str(m->name);
     gw *g = s->g;
-    bool queue = g->n_waiting < g->cfg.queue_max && route_any(g->route, SERVICE_MODEL, name);
-    s->found |= route_any(g->route, SERVICE_TOKENIZER, name) &&
-                (queue || route_room(g->route, g->now_us, SERVICE_MODEL, name));
+    s->found |= route_answers(g->route, g->now_us, name, g->n_waiting < g->cfg.queue_max);
 }
 
-/* A question sent now would be answered: some model has a tokenizer, and a worker with a free slot
- * or a line with room. */
+/* A question sent now would be answered: some model has a tokenizer, and a worker of the same
+ * weights with a free slot, or one that works and a line with room. */
 static bool can_answer(gw *g)
 {
     struct search s = {.g = g};
@@ -291,6 +289,7 @@ void gw_state(gw *g, struct gw_state *s)
     *s = (struct gw_state){.requests = map_len(g->jobs),
                            .queued = g->n_waiting,
                            .running = map_len(g->runs),
+                           .queued_tokens = admit_waiting_tokens(g->admit),
                            .uploads = map_len(g->uploads),
                            .ready = !g->leaving && !g->draining && can_answer(g),
                            .draining = g->leaving || g->draining};
@@ -306,6 +305,11 @@ void gw_models(gw *g, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *c
 const struct gw_counts *gw_counts(const gw *g)
 {
     return &g->counts;
+}
+
+struct route_counts gw_route_counts(const gw *g)
+{
+    return route_counts(g->route);
 }
 
 int gw_failed(struct gw_fail *f, int err, const char *code, const char *field, const char *fmt, ...)

@@ -14,6 +14,7 @@
 #include "common/wire/frame.h"
 #include "gateway/answer.h"
 #include "gateway/request.h"
+#include "gateway/route.h"
 #include "proto/cache.pb-c.h"
 #include "proto/session.pb-c.h"
 #include "proto/video.pb-c.h"
@@ -100,6 +101,7 @@ void gw_upload_cancel(gw *g, uint64_t now_us, uint64_t id);
 /* ---- what there is ---- */
 struct gw_state {
     size_t requests, queued, running, uploads;
+    uint64_t queued_tokens; /* of prompts without a model worker */
     size_t workers[4]; /* tokenizer, video, model, cache: up and not draining */
     bool ready;        /* a question sent now would be answered */
     bool draining;
@@ -114,6 +116,7 @@ struct gw_counts {
     uint64_t taken_back, suspects, condemned, stalled_workers, stalled_clients;
 };
 const struct gw_counts *gw_counts(const gw *g);
+struct route_counts gw_route_counts(const gw *g);
 
 int gw_failed(struct gw_fail *f, int err, const char *code, const char *field, const char *fmt, ...)
     PRINTF_LIKE(5, 6);

@@ -151,6 +151,8 @@ struct job {
 
     bool cacheable, started;
     struct digest result_key;
+    uint8_t weights[DIGEST_BYTES]; /* of the model file by which it was made tokens of */
+    bool has_weights;
     uint8_t numerics[DIGEST_BYTES];
     bool has_numerics;
     struct job_choice *choice; /* r->n */
@@ -180,6 +182,12 @@ void job_videos_start(struct job *j);
 void job_video_clear(struct job_video *v);
 /* job_tokens.c */
 void job_tokenise(struct job *j);
+/* Its ids are for a file that no worker has any more, nothing was answered yet, and there is a
+ * tokenizer with the new one. */
+bool job_outdated(struct job *j);
+void job_retokenise(struct job *j); /* back into the line */
+/* Workers that the job's tokens are for. */
+struct route_kind job_kind(const struct job *j);
 /* job_result.c */
 void job_lookup(struct job *j);
 void job_store(struct job *j, const struct gw_usage *u, const enum gw_end *ends,

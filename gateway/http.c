@@ -1,10 +1,8 @@
 #include "gateway/http.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <strings.h>
@@ -12,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/base/list.h"
+#include "common/base/listen.h"
 #include "common/base/log.h"
 #include "gateway/limits.h"
 
@@ -19,7 +18,6 @@
 /* For clients of HTTP/1.0 alone: to others, pieces go from the connection's own buffer. Every
  * stream costs it. */
 #define STREAM_BLOCK_BYTES (1u << 10)
-#define BACKLOG 512
 #define LOOK_US 1000000
 /* A body that nobody wants is read before the error is sent, because most clients listen only then;
  * not more than this. */
@@ -506,61 +504,6 @@ static bool prepare(void *ctx)
 
 /* ---- listening ---- */
 
-static int split_endpoint(const char *endpoint, char host[256], char port[16], struct why *w)
-{
-    const char *colon = strrchr(endpoint, ':');
-    if (!colon || (size_t)(colon - endpoint) >= 256 || strlen(colon + 1) >= 16 || !colon[1])
-        return why_set(w, ERR_INVALID, "http", "'%s' is not an address like 127.0.0.1:8642",
-                       endpoint);
-    size_t n = (size_t)(colon - endpoint);
-    const char *from = endpoint;
-    if (n >= 2 && from[0] == '[' && from[n - 1] == ']') {
-        from++;
-        n -= 2;
-    }
-    memcpy(host, from, n);
-    host[n] = 0;
-    snprintf(port, 16, "%s", colon + 1);
-    return 0;
-}
-
-static int bind_one(const struct addrinfo *a)
-{
-    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
-        return fd;
-    int keep = errno;
-    close(fd);
-    errno = keep;
-    return -1;
-}
-
-static int listen_on(const char *endpoint, int *out, struct why *w)
-{
-    char host[256] = "", port[16] = "";
-    int e = split_endpoint(endpoint, host, port, w);
-    if (e < 0)
-        return e;
-    struct addrinfo hint = {.ai_family = AF_UNSPEC,
-                            .ai_socktype = SOCK_STREAM,
-                            .ai_flags = AI_PASSIVE},
-                    *all = NULL;
-    const char *name = host[0] && strcmp(host, "*") != 0 ? host : NULL;
-    int rc = getaddrinfo(name, port, &hint, &all);
-    if (rc != 0)
-        return why_set(w, ERR_INVALID, "http", "%s: %s", endpoint, gai_strerror(rc));
-    *out = -1;
-    errno = 0;
-    for (const struct addrinfo *a = all; a && *out < 0; a = a->ai_next)
-        *out = bind_one(a);
-    int err = errno;
-    freeaddrinfo(all);
-    return *out < 0 ? why_set(w, ERR_IO, "http", "%s: %s", endpoint, strerror(err)) : 0;
-}
-
 static struct MHD_Daemon *start(http *h)
 {
     return MHD_start_daemon(
@@ -582,7 +525,7 @@ int http_new(loop *l, const struct http_config *cfg, http **out, struct why *w)
     list_init(&h->conns);
     list_init(&h->quiet);
     *out = NULL;
-    int e = listen_on(cfg->endpoint, &h->fd, w);
+    int e = listen_tcp(cfg->endpoint, "http", &h->fd, w);
     if (e < 0) {
         free(h);
         return e;
@@ -635,15 +578,7 @@ void http_free(http *h)
 
 unsigned http_port(const http *h)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } a = {.v6 = {.sin6_port = 0}};
-    socklen_t n = sizeof a;
-    if (getsockname(h->fd, &a.any, &n) < 0)
-        return 0;
-    return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
+    return listen_port(h->fd);
 }
 
 size_t http_n_open(const http *h)

@@ -8,8 +8,8 @@
 
 static int refuse_model(gw *g, const struct gw_request *r, struct gw_fail *f)
 {
-    if (route_any(g->route, SERVICE_MODEL, r->model) ||
-        !route_any(g->route, SERVICE_MODEL, (slice){0}))
+    if (route_any(g->route, SERVICE_MODEL, (struct route_kind){.model = r->model}) ||
+        !route_any(g->route, SERVICE_MODEL, ROUTE_ANY))
         return 0; /* with no model at all, waiting may help */
     return gw_failed(f, ERR_NOT_FOUND, "model_not_found", "model",
                      "the model '%.*s' is not served here; see /v1/models",
@@ -154,8 +154,12 @@ void job_try(struct job *j)
 bool job_alone(struct job *j, enum service s, const char *what)
 {
     gw *g = j->g;
-    slice model = s == SERVICE_MODEL || s == SERVICE_TOKENIZER ? j->r->model : (slice){0};
-    if (route_any(g->route, s, model)) {
+    struct route_kind k = ROUTE_ANY;
+    if (s == SERVICE_MODEL)
+        k = job_kind(j);
+    else if (s == SERVICE_TOKENIZER)
+        k.model = j->r->model;
+    if (route_any(g->route, s, k)) {
         j->alone_us = 0;
         return false;
     }
@@ -164,7 +168,10 @@ bool job_alone(struct job *j, enum service s, const char *what)
     if (g->now_us - j->alone_us < (uint64_t)g->cfg.worker_wait_ms * 1000)
         return false;
     struct gw_fail f;
-    gw_failed(&f, ERR_UNAVAILABLE, NULL, "", "no %s is there to take this; try again later", what);
+    k.weights = (slice){0};
+    gw_failed(&f, ERR_UNAVAILABLE, NULL, "", "no %s is there to take this%s; try again later", what,
+              route_any(g->route, s, k) ? ": those of this name have another file of the model"
+                                        : "");
     job_fail(j, &f);
     return true;
 }

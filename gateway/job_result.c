@@ -161,7 +161,7 @@ static bool send_lookup(struct job *j)
 /* Which arithmetic the answer would have: that of any worker of the model. */
 static bool any_numerics(struct job *j, slice *out)
 {
-    const struct worker *w = route_any(j->g->route, SERVICE_MODEL, j->r->model);
+    const struct worker *w = route_any(j->g->route, SERVICE_MODEL, job_kind(j));
     const Nunchi__ModelInfo *m = w ? worker_model(w, j->r->model) : NULL;
     if (!m || m->numerics.len != DIGEST_BYTES)
         return false;

@@ -15,10 +15,12 @@ static struct route_wish wish_of(const struct job *j, bool same_numerics)
     uint32_t done = 0;
     for (uint32_t i = 0; i < j->r->n; i++)
         done += j->choice[i].n_ids;
-    return (struct route_wish){.model = j->r->model,
+    struct route_kind kind = job_kind(j);
+    if (same_numerics && j->has_numerics)
+        kind.numerics = numerics;
+    return (struct route_wish){.kind = kind,
                                .n_tokens = j->n_tokens + done,
                                .max_tokens = j->max_tokens,
-                               .numerics = same_numerics && j->has_numerics ? numerics : (slice){0},
                                .hashes = (const uint8_t *)j->hashes.p,
                                .n_blocks = j->hashes.n / DIGEST_BYTES};
 }
@@ -27,8 +29,9 @@ static struct route_wish wish_of(const struct job *j, bool same_numerics)
  * there is no such worker at all, another one ends it, and it is not kept for others. */
 static struct worker *choose(struct job *j)
 {
-    slice before = {(const char *)j->numerics, DIGEST_BYTES};
-    bool must = j->has_numerics && route_any_like(j->g->route, j->r->model, before);
+    struct route_kind same = job_kind(j);
+    same.numerics = (slice){(const char *)j->numerics, DIGEST_BYTES};
+    bool must = j->has_numerics && route_any(j->g->route, SERVICE_MODEL, same);
     struct route_wish q = wish_of(j, must);
     return route_pick_model(j->g->route, j->g->now_us, &q);
 }
@@ -197,6 +200,10 @@ void job_place(struct job *j)
     j->ask.chunk = NULL;
     do { /* one that cannot be sent to is not chosen again soon */
         w = choose(j);
+        if (!w && job_outdated(j)) {
+            job_retokenise(j);
+            return;
+        }
         if (!w) {
             job_alone(j, SERVICE_MODEL, "model worker");
             return;
@@ -280,7 +287,7 @@ static void lost(struct job *j, int err, const struct why *w)
     }
     struct worker *worker = route_find(j->g->route, j->ask.peer);
     if (worker && !worker->draining && its_own_fault(err))
-        route_failed(worker, j->g->now_us, j->id);
+        route_failed(j->g->route, worker, j->g->now_us, j->id);
     if (err == ERR_BUSY) { /* it has more than it told us of: not its turn, and not a failure */
         if (worker)
             worker->busy_until_us = j->g->now_us + BUSY_US;

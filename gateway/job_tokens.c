@@ -158,18 +158,70 @@ static void on_tokenized(struct ask *ask, int err, const struct wire_msg *m, con
     }
 }
 
+/* Those that have the file that the model's workers have: both may be being replaced one by one. */
+static struct route_kind tokenizers(const struct job *j)
+{
+    struct route_kind k = {.model = j->r->model};
+    const struct worker *w = route_any(j->g->route, SERVICE_MODEL, k);
+    const Nunchi__ModelInfo *m = w ? worker_model(w, k.model) : NULL;
+    if (m)
+        k.weights = pb_slice(m->weights);
+    return k;
+}
+
+static struct worker *choose(struct job *j)
+{
+    struct route_kind k = tokenizers(j);
+    if (!route_any(j->g->route, SERVICE_TOKENIZER, k))
+        k.weights = (slice){0};
+    return route_pick(j->g->route, j->g->now_us, SERVICE_TOKENIZER, k);
+}
+
+static void note_weights(struct job *j, const struct worker *w)
+{
+    const Nunchi__ModelInfo *m = worker_model(w, j->r->model);
+    j->has_weights = m && m->weights.len == DIGEST_BYTES;
+    if (j->has_weights)
+        memcpy(j->weights, m->weights.data, DIGEST_BYTES);
+}
+
+struct route_kind job_kind(const struct job *j)
+{
+    slice weights = {(const char *)j->weights, DIGEST_BYTES};
+    return (struct route_kind){.model = j->r->model,
+                               .weights = j->has_weights ? weights : (slice){0}};
+}
+
+bool job_outdated(struct job *j)
+{
+    struct route_kind any = {.model = j->r->model};
+    return !j->started && !route_any(j->g->route, SERVICE_MODEL, job_kind(j)) &&
+           route_any(j->g->route, SERVICE_MODEL, any) &&
+           route_any(j->g->route, SERVICE_TOKENIZER, tokenizers(j));
+}
+
+void job_retokenise(struct job *j)
+{
+    buf_clear(&j->ids);
+    buf_clear(&j->hashes);
+    j->has_weights = false;
+    j->has_numerics = false;
+    j->g->counts.retries++;
+    job_wait(j, STAGE_TOKENISE);
+}
+
 void job_tokenise(struct job *j)
 {
-    gw *g = j->g;
     struct worker *w;
     j->ask.done = on_tokenized;
     j->ask.chunk = NULL;
     do { /* one that cannot be sent to is not chosen again soon */
-        w = route_pick(g->route, g->now_us, SERVICE_TOKENIZER, j->r->model);
+        w = choose(j);
         if (!w) {
             job_alone(j, SERVICE_TOKENIZER, "tokenizer");
             return;
         }
     } while (send_tokenize(j, w) < 0);
+    note_weights(j, w);
     job_unwait(j);
 }

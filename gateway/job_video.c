@@ -292,7 +292,7 @@ static void send_data(struct job_video *v)
 {
     static const struct ingest_ops OPS = {data_more, data_progress, data_done, data_failed};
     struct job *j = v->job;
-    struct worker *w = route_pick(j->g->route, j->g->now_us, SERVICE_VIDEO, (slice){0});
+    struct worker *w = route_pick(j->g->route, j->g->now_us, SERVICE_VIDEO, ROUTE_ANY);
     Nunchi__Ingest q;
     nunchi__ingest__init(&q);
     q.tenant = pb_bytes((slice){(const char *)j->r->tenant, DIGEST_BYTES});
@@ -300,7 +300,7 @@ static void send_data(struct job_video *v)
     q.size = v->part->bytes;
     v->at = 0;
     v->decoder = (struct base64){0};
-    if (!w && route_any(j->g->route, SERVICE_VIDEO, (slice){0})) { /* all are busy */
+    if (!w && route_any(j->g->route, SERVICE_VIDEO, ROUTE_ANY)) { /* all are busy */
         again_in(v, FILE_POLL_MS * 1000);
         return;
     }

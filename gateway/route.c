@@ -262,28 +262,24 @@ static bool serves(const struct worker *w)
     return !w->draining && !w->stuck;
 }
 
-struct worker *route_any(route *r, enum service s, slice model)
+static bool is_kind(const struct worker *w, const struct route_kind *k)
 {
-    const struct pool *p = pool_find(r, s, model);
+    if (k->weights.n == 0 && k->numerics.n == 0)
+        return true;
+    const Nunchi__ModelInfo *m = worker_model(w, k->model);
+    bool arithmetic = k->numerics.n == 0 || (m && slice_eq(pb_slice(m->numerics), k->numerics));
+    bool weights = k->weights.n == 0 || !m || m->weights.len == 0 ||
+                   slice_eq(pb_slice(m->weights), k->weights);
+    return arithmetic && weights;
+}
+
+struct worker *route_any(route *r, enum service s, struct route_kind k)
+{
+    const struct pool *p = pool_find(r, s, k.model);
     for (size_t i = 0; p && i < p->n; i++)
-        if (serves(p->list[i]))
+        if (serves(p->list[i]) && is_kind(p->list[i], &k))
             return p->list[i];
     return NULL;
-}
-
-static bool same_arithmetic(const struct worker *w, slice model, slice numerics)
-{
-    const Nunchi__ModelInfo *m = worker_model(w, model);
-    return numerics.n == 0 || (m && slice_eq(pb_slice(m->numerics), numerics));
-}
-
-bool route_any_like(route *r, slice model, slice numerics)
-{
-    const struct pool *p = pool_find(r, SERVICE_MODEL, model);
-    for (size_t i = 0; p && i < p->n; i++)
-        if (serves(p->list[i]) && same_arithmetic(p->list[i], model, numerics))
-            return true;
-    return false;
 }
 
 void route_models(route *r, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *ctx)
@@ -308,22 +304,30 @@ static bool has_room(const struct worker *w, uint64_t now_us)
            w->shunned_until_us <= now_us && (w->failures < FAILURES_MAX || w->open == 0);
 }
 
-bool route_room(route *r, uint64_t now_us, enum service s, slice model)
+bool route_answers(route *r, uint64_t now_us, slice model, bool may_wait)
 {
-    const struct pool *p = pool_find(r, s, model);
-    for (size_t i = 0; p && i < p->n; i++)
-        if (serves(p->list[i]) && has_room(p->list[i], now_us))
+    const struct pool *p = pool_find(r, SERVICE_MODEL, model);
+    for (size_t i = 0; p && i < p->n; i++) {
+        const struct worker *w = p->list[i];
+        bool sound = w->shunned_until_us <= now_us;
+        if (!serves(w) || !(has_room(w, now_us) || (may_wait && sound)))
+            continue;
+        const Nunchi__ModelInfo *m = worker_model(w, model);
+        struct route_kind k = {.model = model, .weights = m ? pb_slice(m->weights) : (slice){0}};
+        if (route_any(r, SERVICE_TOKENIZER, k))
             return true;
+    }
     return false;
 }
 
-void route_failed(struct worker *w, uint64_t now_us, uint64_t request)
+void route_failed(route *r, struct worker *w, uint64_t now_us, uint64_t request)
 {
     if (request == w->failed && w->failures < FAILURES_MAX)
         return;
     w->failed = request;
     if (++w->failures < FAILURES_MAX)
         return;
+    r->counts.shunned++;
     uint32_t doublings = w->failures - FAILURES_MAX;
     uint64_t ms = doublings < 16 ? (uint64_t)SHUN_MS << doublings : SHUN_MAX_MS;
     w->shunned_until_us = now_us + (ms < SHUN_MAX_MS ? ms : SHUN_MAX_MS) * 1000;
@@ -348,7 +352,7 @@ double worker_fullness(const struct worker *w)
 
 void look_at(struct look *k, struct worker *w)
 {
-    if (!serves(w) || !has_room(w, k->now_us) || !same_arithmetic(w, k->model, k->numerics))
+    if (!serves(w) || !has_room(w, k->now_us) || !is_kind(w, &k->kind))
         return;
     double cost = k->cost(w, k->ctx);
     if (!k->best || cost < k->least) {
@@ -374,10 +378,15 @@ static double by_fullness(const struct worker *w, const void *ctx UNUSED)
     return worker_fullness(w);
 }
 
-struct worker *route_pick(route *r, uint64_t now_us, enum service s, slice model)
+struct worker *route_pick(route *r, uint64_t now_us, enum service s, struct route_kind kind)
 {
-    struct look k = {.now_us = now_us, .cost = by_fullness};
-    return look_in(pool_find(r, s, model), &k);
+    struct look k = {.now_us = now_us, .kind = kind, .cost = by_fullness};
+    return look_in(pool_find(r, s, kind.model), &k);
+}
+
+struct route_counts route_counts(const route *r)
+{
+    return r->counts;
 }
 
 /* ---- caches ---- */

@@ -60,18 +60,25 @@ struct worker *route_next(route *r, struct worker *after); /* walks; NULL starts
 
 /* NULL if w does not have it. name empty: any. */
 const Nunchi__ModelInfo *worker_model(const struct worker *w, slice name);
-/* Up, not draining and not stuck; model empty: any. NULL: none. */
-struct worker *route_any(route *r, enum service s, slice model);
-/* Likewise, and with that arithmetic (ModelInfo.numerics). */
-bool route_any_like(route *r, slice model, slice numerics);
+
+/* Of which workers, as in ModelInfo: the model's name, the digest of its file, the arithmetic.
+ * Empty: any. A worker that does not say its weights matches all. */
+struct route_kind {
+    slice model, weights, numerics;
+};
+#define ROUTE_ANY ((struct route_kind){.model = {0}})
+/* Up, not draining and not stuck. NULL: none. */
+struct worker *route_any(route *r, enum service s, struct route_kind k);
 /* The least loaded with a free slot; NULL: none now. */
-struct worker *route_pick(route *r, uint64_t now_us, enum service s, slice model);
+struct worker *route_pick(route *r, uint64_t now_us, enum service s, struct route_kind k);
+/* Whether there are a tokenizer and a model worker of the same weights, the latter with a free slot
+ * or, if it may wait, not failing at least. */
+bool route_answers(route *r, uint64_t now_us, slice model, bool may_wait);
 /* Each model that has a worker, once, in the order in which they came first. */
 void route_models(route *r, void (*fn)(void *ctx, const Nunchi__ModelInfo *m), void *ctx);
 
 struct route_wish {
-    slice model;
-    slice numerics;        /* 32 bytes: of the worker that began; empty: any */
+    struct route_kind kind; /* numerics: of the worker that began */
     const uint8_t *hashes; /* n_blocks x 32, chained: those of the prompt */
     size_t n_blocks;
     uint32_t n_tokens;   /* of the prompt, and of what was answered already */
@@ -82,12 +89,16 @@ struct route_wish {
 struct worker *route_pick_model(route *r, uint64_t now_us, const struct route_wish *q);
 /* q goes to w: remembers that its blocks will be there. */
 void route_placed(route *r, struct worker *w, const struct route_wish *q);
-/* Whether any worker of the model has a free slot. */
-bool route_room(route *r, uint64_t now_us, enum service s, slice model);
 /* A fault of the worker's own: too many in a row, and it gets nothing for a while, then one request
  * to show that it works again. The same request again does not count: it may be the fault. */
-void route_failed(struct worker *w, uint64_t now_us, uint64_t request);
+void route_failed(route *r, struct worker *w, uint64_t now_us, uint64_t request);
 void route_worked(struct worker *w);
+struct route_counts {
+    uint64_t placed, warm; /* requests; those sent where a part of their prompt was known to be */
+    uint64_t tokens, warm_tokens; /* of their prompts, and of what was known to be there */
+    uint64_t shunned;             /* times that a worker's failures closed it */
+};
+struct route_counts route_counts(const route *r);
 /* The cache that holds the key, the same one for every gateway. */
 struct worker *route_cache(route *r, slice key);
 

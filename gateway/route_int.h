@@ -22,6 +22,7 @@ struct route {
     struct list workers, pools;
     map *by_peer, *by_name; /* by_name: service and model -> pool */
     prefix *blocks;
+    struct route_counts counts;
 };
 
 struct pool *pool_find(route *r, enum service s, slice model);
@@ -31,7 +32,7 @@ double worker_fullness(const struct worker *w);
 /* A search for the worker of least cost that can take a request. */
 struct look {
     uint64_t now_us;
-    slice model, numerics;
+    struct route_kind kind;
     double (*cost)(const struct worker *w, const void *ctx);
     const void *ctx;
     struct worker *best;

@@ -128,11 +128,10 @@ static struct worker *next_in_turn(struct pool *p, const struct look *k)
 
 struct worker *route_pick_model(route *r, uint64_t now_us, const struct route_wish *q)
 {
-    struct pool *p = pool_find(r, SERVICE_MODEL, q->model);
+    struct pool *p = pool_find(r, SERVICE_MODEL, q->kind.model);
     struct weighing g = {.q = q, .now_us = now_us};
     struct look k = {.now_us = now_us,
-                     .model = q->model,
-                     .numerics = q->numerics,
+                     .kind = q->kind,
                      .cost = r->policy == ROUTE_PREFIX ? expected_s : by_fullness,
                      .ctx = &g};
     if (r->policy == ROUTE_ROUND_ROBIN)
@@ -140,7 +139,7 @@ struct worker *route_pick_model(route *r, uint64_t now_us, const struct route_wi
     if (r->policy == ROUTE_PREFIX)
         find_known(r, &g);
     for (size_t i = 0; i < g.n_known; i++)
-        if (worker_model(g.known[i].w, q->model))
+        if (worker_model(g.known[i].w, q->kind.model))
             look_at(&k, g.known[i].w);
     /* Compared with holders even when one of those was found: a busy favourite shall not starve the
      * idle. */
@@ -158,6 +157,10 @@ void route_placed(route *r, struct worker *w, const struct route_wish *q)
     }
     w->placed_blocks += (uint32_t)(n - known);
     size_t here = known * BLOCK_TOKENS;
+    r->counts.placed++;
+    r->counts.warm += known > 0;
+    r->counts.tokens += q->n_tokens;
+    r->counts.warm_tokens += here < q->n_tokens ? here : q->n_tokens;
     w->sent_tokens += q->n_tokens > here ? q->n_tokens - here : 1;
     struct prefix_holder h = {(uint32_t)w->peer, w->placed_blocks};
     for (size_t i = 0; i < n; i++)

@@ -6,6 +6,7 @@
 #include "common/base/fds.h"
 #include "common/base/log.h"
 #include "common/wire/hub.h"
+#include "common/wire/wire_metrics.h"
 #include "gateway/api.h"
 #include "gateway/route.h"
 
@@ -163,13 +164,20 @@ static void start_core(gateway_serve *v)
     v->g = gw_new(&cfg, &out);
 }
 
+static void collect(void *ctx)
+{
+    wire_metrics(((gateway_serve *)ctx)->b);
+}
+
 static int start_http(gateway_serve *v, struct why *w)
 {
     struct api_config ac = {.keys = v->keys,
                             .metrics_public = v->o->metrics_public,
                             .file_max_bytes = (uint64_t)v->o->file_max_bytes,
                             .body_ms = (uint32_t)v->o->body_ms,
-                            .request_ms = (uint32_t)v->o->request_ms};
+                            .request_ms = (uint32_t)v->o->request_ms,
+                            .ctx = v,
+                            .collect = collect};
     struct http_config hc = {.endpoint = v->o->http,
                              .connections_max = (uint32_t)v->o->connections_max,
                              .idle_ms = (uint32_t)v->o->idle_ms};

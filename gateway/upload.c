@@ -118,11 +118,11 @@ int gw_upload_begin(gw *g, uint64_t now_us, const struct gw_upload_meta *m,
     if (g->draining)
         return gw_failed(f, ERR_UNAVAILABLE, NULL, "",
                          "shutting down; try again elsewhere or later");
-    if (!route_any(g->route, SERVICE_CACHE, (slice){0}))
+    if (!route_any(g->route, SERVICE_CACHE, ROUTE_ANY))
         return gw_failed(f, ERR_UNAVAILABLE, NULL, "",
                          "the store of files is not there; try again later");
-    struct worker *w = route_pick(g->route, g->now_us, SERVICE_VIDEO, (slice){0});
-    if (!w && route_any(g->route, SERVICE_VIDEO, (slice){0}))
+    struct worker *w = route_pick(g->route, g->now_us, SERVICE_VIDEO, ROUTE_ANY);
+    if (!w && route_any(g->route, SERVICE_VIDEO, ROUTE_ANY))
         return gw_failed(f, ERR_BUSY, NULL, "", "all video workers are busy; try again later");
     if (!w)
         return gw_failed(f, ERR_UNAVAILABLE, NULL, "",

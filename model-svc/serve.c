@@ -8,9 +8,11 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/wire/pb.h"
+#include "common/wire/wire_metrics.h"
 #include "engine/model/name.h"
 #include "model-svc/compute.h"
 #include "model-svc/identity.h"
+#include "model-svc/metrics.h"
 #include "model-svc/reply.h"
 #include "model-svc/transfer.h"
 #include "proto/generate.pb-c.h"
@@ -80,6 +82,7 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     reply_done(d, &compute_info(v->c)->numerics, v->scratch, &v->body);
     struct wire_head h = {.type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
     post(v, gateway, &h);
+    model_metrics_done(d);
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
               LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
@@ -89,6 +92,7 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
 static void on_error(void *ctx, uint64_t gateway, uint64_t request, uint32_t attempt, int err,
                      const struct why *w)
 {
+    model_metrics_error();
     send_error(ctx, gateway, request, attempt, err, w, 0);
 }
 
@@ -143,6 +147,7 @@ static struct sched_work *on_stepped(void *ctx, int err, const struct why *w, ui
     struct sched_work *work = sched_plan(v->s, now);
     v->stepping = work != NULL;
     pthread_mutex_unlock(&v->lock);
+    model_metrics_step(took_us);
     if (!atomic_exchange(&v->told, true))
         loop_post(v->l, on_told, v);
     return work;
@@ -476,6 +481,7 @@ static void on_damaged(void *ctx, bool removed)
 
 model_serve *model_serve_new(loop *l, const struct model_options *o)
 {
+    model_metrics_init();
     model_serve *v = xcalloc(1, sizeof *v);
     v->l = l;
     v->o = o;
@@ -513,6 +519,24 @@ void model_serve_drain(model_serve *v)
     links_beat(v->ls); /* no slots, draining */
     loop_timer_in(v->l, &v->drain, (uint64_t)v->o->drain_ms * 1000);
     v->dirty = true;
+}
+
+void model_serve_collect(void *serve)
+{
+    model_serve *v = serve;
+    wire_metrics(v->b);
+    if (!v->s)
+        return; /* still loading */
+    pthread_mutex_lock(&v->lock);
+    struct sched_load load = sched_load_now(v->s);
+    pthread_mutex_unlock(&v->lock);
+    model_metrics_load(&load);
+}
+
+bool model_serve_ready(void *serve)
+{
+    const model_serve *v = serve;
+    return !v->draining && v->ls && links_n_up(v->ls) > 0;
 }
 
 void model_serve_free(model_serve *v)

@@ -15,5 +15,8 @@ void model_serve_free(
     model_serve *v); /* waits for the step or the loading under way; NULL is allowed */
 /* No new requests; the loop stops with 0 when the running ones have ended, or after drain-ms. */
 void model_serve_drain(model_serve *v);
+/* For those who watch (base/monitor.h): brings the metrics up to date; whether it is there for gateways. */
+void model_serve_collect(void *model_serve);
+bool model_serve_ready(void *model_serve);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "common/base/alive.h"
 #include "common/base/log.h"
+#include "common/base/monitor.h"
 #include "tokenizer-svc/options.h"
 #include "tokenizer-svc/serve.h"
 
@@ -11,6 +12,7 @@ struct program {
     struct tok_model model;
     core *core;
     serve *serve;
+    monitor *watch;
     bool asked;
 };
 
@@ -51,6 +53,9 @@ static int start(struct program *p, const struct tokenizer_options *o, struct wh
         e = bus_new(p->l, &keys, &p->b, w);
     if (e == 0)
         e = serve_new(p->l, p->b, p->core, &p->model, &serving, &p->serve, w);
+    struct monitor_config mc = {o->metrics, p->serve, serve_collect, serve_ready, 0};
+    if (e == 0)
+        e = monitor_new(p->l, &mc, &p->watch, w);
     if (e == 0)
         log_info("ready", LOG_STR("model", p->model.name.p), LOG_STR("family", p->model.family.p),
                  LOG_I64("vocab", vocab_size(p->model.vocab)),
@@ -82,6 +87,7 @@ int main(int argc, char **argv)
         log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field),
                   LOG_STR("why", w.text));
     int code = e < 0 ? 1 : loop_run(p.l);
+    monitor_free(p.watch);
     serve_free(p.serve);
     bus_free(p.b);
     core_free(p.core);

@@ -4,15 +4,18 @@
 
 #include "common/base/list.h"
 #include "common/base/log.h"
+#include "common/base/metrics.h"
 #include "common/base/thread.h"
 #include "common/wire/links.h"
 #include "common/wire/pb.h"
+#include "common/wire/wire_metrics.h"
 
 struct serve {
     loop *l;
     const core *core;
     const struct tok_model *model;
     struct serve_config cfg;
+    const bus *bus;
     links *links;
     workq *q;
     struct list jobs; /* running or waiting for a thread */
@@ -24,6 +27,7 @@ struct serve {
     pthread_mutex_t lock;
     tok_scratch *idle[SERVE_THREADS_MAX];
     size_t n_idle;
+    metric *m_done, *m_failed, *m_refused, *m_running, *m_bytes, *m_seconds;
 };
 
 /* One request. The loop's thread owns it before and after `work`; during it the worker does. */
@@ -34,6 +38,7 @@ struct job {
     bool cancelled;
     struct wire_msg msg; /* its slices point into bytes */
     buf bytes;
+    uint64_t began_us;
     int err;
     struct why why;
     struct core_answer answer;
@@ -137,6 +142,8 @@ static void done(void *ctx)
     peer_link *k = j->s->links && !j->cancelled ? links_find(j->s->links, j->from) : NULL;
     if (j->err == ERR_INTERNAL)
         log_error("a request failed", LOG_STR("why", j->why.text));
+    metric_inc(j->err == 0 ? j->s->m_done : j->s->m_failed);
+    metric_observe(j->s->m_seconds, (double)(loop_now_us(j->s->l) - j->began_us) / 1e6);
     if (k && j->err == 0)
         send_done(k, j);
     else if (k)
@@ -192,6 +199,7 @@ static int admit(serve *s, peer_link *k, const struct wire_msg *m, struct why *w
         return why_set(w, ERR_NOMEM, "", "no memory for the request");
     }
     j->s = s;
+    j->began_us = loop_now_us(s->l);
     j->from = link_id(k);
     list_append(&s->jobs, &j->link);
     s->n_jobs++;
@@ -223,8 +231,10 @@ static void on_msg(void *ctx, peer_link *k, const struct wire_msg *m)
         cancel(s, k, &m->head);
     } else if (m->head.type == WIRE_REQUEST) {
         int e = admit(s, k, m, &w);
-        if (e < 0)
+        if (e < 0) {
+            metric_inc(s->m_refused);
             send_error(k, &m->head, e, &w);
+        }
     } /* anything else has no meaning here, and is ignored */
 }
 
@@ -270,17 +280,35 @@ static int connect_links(serve *s, bus *b, struct why *w)
     return links_new(b, s->l, &cfg, &s->links, w);
 }
 
+static metric *requests(const char *labels)
+{
+    return metric_counter("nunchi_tokenizer_requests_total", labels, "Requests by how they ended");
+}
+
+static void make_metrics(serve *s)
+{
+    s->m_done = requests("result=\"done\"");
+    s->m_failed = requests("result=\"failed\"");
+    s->m_refused = requests("result=\"refused\"");
+    s->m_running = metric_gauge("nunchi_tokenizer_running", "", "Requests not answered yet");
+    s->m_bytes = metric_gauge("nunchi_tokenizer_waiting_bytes", "", "Bytes of those requests");
+    s->m_seconds = metric_histogram("nunchi_tokenizer_seconds", "", "From a request to its answer",
+                                    METRIC_SECONDS, METRIC_SECONDS_N);
+}
+
 int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m,
               const struct serve_config *cfg, serve **out, struct why *w)
 {
     serve *s = xcalloc(1, sizeof *s);
     int cpus = thread_cpus();
     s->l = l;
+    s->bus = b;
     s->core = c;
     s->model = m;
     s->cfg = *cfg;
     if (s->cfg.threads == 0)
         s->cfg.threads = cpus < SERVE_THREADS_DEFAULT ? cpus : SERVE_THREADS_DEFAULT;
+    make_metrics(s);
     list_init(&s->jobs);
     CHECK(pthread_mutex_init(&s->lock, NULL) == 0);
     s->q = workq_new(l, s->cfg.threads, "tokenize");
@@ -307,6 +335,20 @@ void serve_drain(serve *s)
     s->drain_timer = (struct loop_timer){.fn = drain_over, .ctx = s};
     loop_timer_in(s->l, &s->drain_timer, s->cfg.drain_ms * 1000);
     stop_if_drained(s);
+}
+
+void serve_collect(void *ctx)
+{
+    const serve *s = ctx;
+    metric_set(s->m_running, (double)s->n_jobs);
+    metric_set(s->m_bytes, (double)s->bytes);
+    wire_metrics(s->bus);
+}
+
+bool serve_ready(void *ctx)
+{
+    const serve *s = ctx;
+    return !s->draining && links_n_up(s->links) > 0;
 }
 
 void serve_free(serve *s)

@@ -26,5 +26,8 @@ int serve_new(loop *l, bus *b, const core *c, const struct tok_model *m,
 /* No new requests; running ones end; then loop_stop(l, 0), after drain_ms at the latest. */
 void serve_drain(serve *s);
 void serve_free(serve *s); /* NULL is allowed; says BYE, waits for running jobs */
+/* For those who watch (base/monitor.h): brings the metrics up to date; whether it is there for gateways. */
+void serve_collect(void *s);
+bool serve_ready(void *s);
 
 #endif

@@ -2,11 +2,13 @@
 
 #include "common/base/alive.h"
 #include "common/base/log.h"
+#include "common/base/monitor.h"
 #include "video-svc/serve.h"
 
 struct program {
     loop *l;
     video_serve *serve;
+    monitor *watch;
     bool asked;
 };
 
@@ -44,7 +46,14 @@ int main(int argc, char **argv)
     loop_signal(p.l, SIGHUP, on_ignored, &p);
     alive_start(p.l);
     p.serve = video_serve_new(p.l, &o);
-    int code = loop_run(p.l);
+    struct monitor_config mc = {o.metrics, p.serve, video_serve_collect, video_serve_ready, 0};
+    struct why w = {0};
+    int e = monitor_new(p.l, &mc, &p.watch, &w);
+    if (e < 0)
+        log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field),
+                  LOG_STR("why", w.text));
+    int code = e < 0 ? 1 : loop_run(p.l);
+    monitor_free(p.watch);
     video_serve_free(p.serve);
     loop_free(p.l);
     config_free(&VIDEO_OPTIONS, &o);

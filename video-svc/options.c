@@ -1,6 +1,7 @@
 #include "video-svc/options.h"
 
 #include "common/base/log.h"
+#include "common/base/monitor.h"
 #include "common/wire/options.h"
 #include "video-svc/decode/records.h"
 
@@ -56,6 +57,7 @@ static const struct opt OPTIONS[] = {
     WIRE_KEYS_OPTIONS(struct video_options),
 
     CONFIG_GROUP("Running"),
+    MONITOR_OPTION(struct video_options),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
     OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000,
         "how long running work may go on after SIGTERM; what is left is taken up at the next "

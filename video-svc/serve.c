@@ -6,8 +6,10 @@
 #include "common/base/thread.h"
 #include "common/wire/links.h"
 #include "common/wire/pb.h"
+#include "common/wire/wire_metrics.h"
 #include "video-svc/core.h"
 #include "video-svc/decoders.h"
+#include "video-svc/metrics.h"
 #include "video-svc/spool.h"
 #include "video-svc/caches.h"
 
@@ -415,6 +417,20 @@ void video_serve_drain(video_serve *v)
     links_beat(v->gateways);
     loop_timer_in(v->l, &v->drain, (uint64_t)v->o->drain_ms * 1000);
     v->dirty = true;
+}
+
+void video_serve_collect(void *serve)
+{
+    const video_serve *v = serve;
+    struct vid_load load = vid_load_now(v->core);
+    video_metrics(&load);
+    wire_metrics(v->bus);
+}
+
+bool video_serve_ready(void *serve)
+{
+    const video_serve *v = serve;
+    return !v->draining && v->gateways && links_n_up(v->gateways) > 0;
 }
 
 void video_serve_free(video_serve *v)

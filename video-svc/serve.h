@@ -14,5 +14,8 @@ video_serve *video_serve_new(loop *l, const struct video_options *o);
 void video_serve_free(video_serve *v); /* NULL is allowed */
 /* No new files; the loop stops with 0 when the running ones have ended, or after drain-ms. */
 void video_serve_drain(video_serve *v);
+/* For those who watch (base/monitor.h): brings the metrics up to date; whether it is there for gateways. */
+void video_serve_collect(void *video_serve);
+bool video_serve_ready(void *video_serve);
 
 #endif

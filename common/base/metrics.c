@@ -141,6 +141,25 @@ double metric_value(const metric *m)
     return (double)n;
 }
 
+void metric_rows_make(const struct metric_row *rows, size_t n, metric **out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *labels = rows[i].labels ? rows[i].labels : "";
+        out[i] = rows[i].gauge ? metric_gauge(rows[i].name, labels, rows[i].help)
+                               : metric_counter(rows[i].name, labels, rows[i].help);
+    }
+}
+
+void metric_rows_set(metric *const *m, const double *now, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (m[i]->kind == GAUGE)
+            metric_set(m[i], now[i]);
+        else
+            metric_count_to(m[i], now[i]);
+    }
+}
+
 /* ---- text format 0.0.4
  * ------------------------------------------------------------------------------ */
 

@@ -4,6 +4,8 @@
 #ifndef NUNCHI_METRICS_H
 #define NUNCHI_METRICS_H
 
+#include <stdbool.h>
+
 #include "common/base/slice.h"
 
 typedef struct metric metric;
@@ -25,6 +27,15 @@ void metric_set(metric *m, double v); /* gauge */
 void metric_count_to(metric *m, double total);
 void metric_observe(metric *m, double v); /* histogram */
 double metric_value(const metric *m);     /* counter, gauge; a histogram's count */
+
+/* Numbers that are counted elsewhere, as a table: made once, then brought up to date together with
+ * an array in the same order. */
+struct metric_row {
+    const char *name, *labels, *help; /* labels NULL: "" */
+    bool gauge;                       /* else a counter */
+};
+void metric_rows_make(const struct metric_row *rows, size_t n, metric **out);
+void metric_rows_set(metric *const *m, const double *now, size_t n);
 
 void metrics_render(buf *out); /* all series of the process, families together */
 

@@ -252,7 +252,7 @@ static void note(const struct request *r)
 
 static bool place(struct request *r)
 {
-    struct route_wish q = {.model = slice_str(model_name),
+    struct route_wish q = {.kind.model = slice_str(model_name),
                            .hashes = r->hashes,
                            .n_blocks = r->n_blocks,
                            .n_tokens = r->n_tokens,
@@ -501,7 +501,7 @@ static void time_choice(int n_workers)
     uint64_t us = 0;
     for (int i = 0; i < ROUNDS; i++) {
         struct request *r = request_new(0, 0);
-        struct route_wish q = {.model = slice_str(model_name),
+        struct route_wish q = {.kind.model = slice_str(model_name),
                                .hashes = r->hashes,
                                .n_blocks = r->n_blocks,
                                .n_tokens = r->n_tokens,

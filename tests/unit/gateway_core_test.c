@@ -460,6 +460,41 @@ static void least_loaded(void **state UNUSED)
     assert_true(count_to(&w, MODEL_B, WIRE_REQUEST) >= 2);
 }
 
+enum { TOKENIZER_B = 6 };
+
+/* A model's file is replaced, service by service, while a question is on its way. */
+static void another_file_of_the_model(void **state UNUSED)
+{
+    struct gw_state s;
+    up_of(&w, TOKENIZER, "tokenizer", 1, 8);
+    up_of(&w, MODEL, "model", 1, 1);
+    ask_with(&w, "", &h);
+    assert_int_equal(count_to(&w, TOKENIZER, WIRE_REQUEST), 1);
+    gw_peer_down(w.g, w.now, MODEL, false);
+    up_of(&w, MODEL_B, "model", 2, 1);
+    tokenised(&w); /* for a file that no worker has any more, and nobody else can do it yet */
+    turn(&w, 1000);
+    assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 0);
+    assert_int_equal(count_to(&w, TOKENIZER, WIRE_REQUEST), 1); /* not again and again */
+    gw_state(w.g, &s);
+    assert_false(s.ready);
+    up_of(&w, TOKENIZER_B, "tokenizer", 2, 8);
+    assert_int_equal(count_to(&w, TOKENIZER_B, WIRE_REQUEST), 1);
+    gw_state(w.g, &s);
+    assert_true(s.ready);
+    tokenised_by(&w, TOKENIZER_B);
+    assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 1);
+    const struct sent *run = last_to(&w, MODEL_B, WIRE_REQUEST);
+    words(&w, run, 0, 0, 1, "a");
+    /* Begun: it cannot go on with another file, and says so after a while. */
+    gw_peer_down(w.g, w.now, MODEL_B, true);
+    up_of(&w, MODEL, "model", 1, 1);
+    turn(&w, 6000);
+    assert_int_equal(count_to(&w, MODEL, WIRE_REQUEST), 0);
+    assert_int_equal(h.n_failed, 1);
+    assert_non_null(strstr(h.fail.why.text, "another file of the model"));
+}
+
 static void drain(void **state UNUSED)
 {
     struct gw_fail f;
@@ -562,6 +597,7 @@ int main(void)
                                        T(credit_is_topped_up),
                                        T(logprobs_follow_their_text),
                                        T(least_loaded),
+                                       T(another_file_of_the_model),
                                        T(drain),
                                        T(text_before_any_id),
                                        T(too_many_models),

@@ -156,6 +156,31 @@ static inline void *body_of(struct world *w, const struct sent *s,
 
 static const uint8_t NUMERICS[32] = {1, 2, 3}, NUMERICS_B[32] = {9};
 
+/* weights: every byte of the digest of the model's file; 0: it does not say. */
+static inline void up_of(struct world *w, uint64_t peer, const char *service, uint8_t weights,
+                         uint32_t slots)
+{
+    uint8_t digest[32];
+    memset(digest, weights, sizeof digest);
+    Nunchi__Ready r;
+    Nunchi__ModelInfo m, *models[] = {&m};
+    char instance[16], name[] = "m", service_text[16];
+    nunchi__ready__init(&r);
+    nunchi__model_info__init(&m);
+    snprintf(instance, sizeof instance, "i%d", (int)peer);
+    snprintf(service_text, sizeof service_text, "%s", service);
+    r.service = service_text;
+    r.instance = instance;
+    r.slots = slots;
+    m.name = name;
+    m.n_context = 2048;
+    m.numerics = pb_bytes((slice){(const char *)NUMERICS, 32});
+    m.weights = pb_bytes((slice){(const char *)digest, weights ? 32 : 0});
+    r.models = models;
+    r.n_models = 1;
+    gw_peer_up(w->g, w->now, peer, &r);
+}
+
 static inline void up(struct world *w, uint64_t peer, const char *service, const char *model,
                       const uint8_t numerics[32], uint32_t slots)
 {
@@ -266,7 +291,7 @@ static inline void ask_with(struct world *w, const char *more, struct heard *h)
 
 #define PROMPT_TOKENS 20
 
-static inline void tokenised(struct world *w)
+static inline void tokenised_by(struct world *w, uint64_t from)
 {
     static const int32_t IDS[PROMPT_TOKENS] = {1, 2, 3};
     static const uint8_t HASHES[32] = {7}, CONTENT[32] = {8};
@@ -279,9 +304,14 @@ static inline void tokenised(struct world *w)
     t.max_tokens_left = 100;
     r.op_case = NUNCHI__TOKEN_REPLY__OP_TOKENIZED;
     r.tokenized = &t;
-    const struct sent *q = last_to(w, TOKENIZER, WIRE_REQUEST);
+    const struct sent *q = last_to(w, from, WIRE_REQUEST);
     assert_non_null(q);
-    say(w, TOKENIZER, WIRE_DONE, 0, q->head.request, &r.base, frames, 2);
+    say(w, from, WIRE_DONE, 0, q->head.request, &r.base, frames, 2);
+}
+
+static inline void tokenised(struct world *w)
+{
+    tokenised_by(w, TOKENIZER);
 }
 
 struct piece {

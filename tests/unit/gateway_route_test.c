@@ -66,25 +66,41 @@ static void bounded_and_what_is_used_stays(void **state UNUSED)
 static uint8_t hashes[BLOCKS * DIGEST_BYTES];
 static const uint8_t NUMERICS[32] = {1};
 
-static struct worker *up(route *r, uint64_t peer, const char *model, uint32_t slots)
+struct spec {
+    const char *service, *model;
+    char weights; /* 0: it does not say */
+    uint32_t slots;
+};
+
+static struct worker *up_as(route *r, uint64_t peer, struct spec s)
 {
+    uint8_t weights[DIGEST_BYTES];
     Nunchi__Ready ready;
     Nunchi__ModelInfo m, *models[] = {&m};
-    char service[] = "model", instance[24], name[64];
+    char service[16], instance[24], name[64];
     nunchi__ready__init(&ready);
     nunchi__model_info__init(&m);
     snprintf(instance, sizeof instance, "i%d", (int)peer);
-    snprintf(name, sizeof name, "%s", model);
+    snprintf(name, sizeof name, "%s", s.model);
+    snprintf(service, sizeof service, "%s", s.service);
+    memset(weights, s.weights, sizeof weights);
     m.name = name;
     m.numerics = (ProtobufCBinaryData){sizeof NUMERICS, (uint8_t *)(uintptr_t)NUMERICS};
+    if (s.weights)
+        m.weights = (ProtobufCBinaryData){sizeof weights, weights};
     ready.service = service;
     ready.instance = instance;
-    ready.slots = slots;
+    ready.slots = s.slots;
     ready.models = models;
     ready.n_models = 1;
     struct worker *w = route_up(r, peer, &ready);
     assert_non_null(w);
     return w;
+}
+
+static struct worker *up(route *r, uint64_t peer, const char *model, uint32_t slots)
+{
+    return up_as(r, peer, (struct spec){"model", model, 0, slots});
 }
 
 static void beat(route *r, struct worker *w, uint64_t now, uint32_t rate, uint64_t queued)
@@ -101,7 +117,7 @@ static void beat(route *r, struct worker *w, uint64_t now, uint32_t rate, uint64
 
 static struct route_wish prompt(uint32_t n_tokens)
 {
-    return (struct route_wish){.model = SLICE_LIT("m"),
+    return (struct route_wish){.kind.model = SLICE_LIT("m"),
                                .hashes = hashes,
                                .n_blocks = n_tokens / 16,
                                .n_tokens = n_tokens,
@@ -202,7 +218,7 @@ static void holders_that_left_are_forgotten(void **state UNUSED)
     assert_int_equal(route_pick_model(r, SECOND, &q)->peer, 1);
     route_down(r, 1);
     assert_null(route_pick_model(r, SECOND, &q));
-    assert_null(route_any(r, SERVICE_MODEL, SLICE_LIT("m")));
+    assert_null(route_any(r, SERVICE_MODEL, q.kind));
     route_free(r);
 }
 
@@ -221,13 +237,15 @@ static void among_a_thousand(void **state UNUSED)
     route_placed(r, holder, &q);
     beat(r, holder, SECOND, 1000, 0);
     assert_ptr_equal(route_pick_model(r, SECOND, &q), holder);
+    up_as(r, 2000, (struct spec){"tokenizer", "m", 0, 8});
     for (uint64_t i = 1; i < 1000; i += 2) /* one free slot is found wherever it is */
         route_find(r, i)->open = 1;
     assert_null(route_pick_model(r, SECOND, &q));
-    assert_false(route_room(r, SECOND, SERVICE_MODEL, q.model));
+    assert_false(route_answers(r, SECOND, q.kind.model, false));
+    assert_true(route_answers(r, SECOND, q.kind.model, true));
     route_find(r, 501)->open = 0;
     assert_int_equal(route_pick_model(r, SECOND, &q)->peer, 501);
-    assert_true(route_room(r, SECOND, SERVICE_MODEL, q.model));
+    assert_true(route_answers(r, SECOND, q.kind.model, false));
     route_free(r);
 }
 
@@ -260,29 +278,60 @@ static void a_worker_that_fails_again_and_again(void **state UNUSED)
 {
     route *r = route_new(ROUTE_PREFIX);
     struct worker *a = up(r, 1, "m", 8);
+    up_as(r, 2, (struct spec){"tokenizer", "m", 0, 8});
     struct route_wish q = prompt(32);
     uint64_t now = SECOND, pause = SHUN_MS * 1000;
     for (uint64_t i = 1; i < FAILURES_MAX; i++)
-        route_failed(a, now, i);
+        route_failed(r, a, now, i);
     for (int i = 0; i < 100; i++) /* one request alone does not close a worker */
-        route_failed(a, now, FAILURES_MAX - 1);
+        route_failed(r, a, now, FAILURES_MAX - 1);
     assert_ptr_equal(route_pick_model(r, now, &q), a);
     for (uint64_t i = 0; i < 10; i++) {
-        route_failed(a, now, 100 + i);
+        route_failed(r, a, now, 100 + i);
         assert_null(route_pick_model(r, now + pause - 1, &q));
+        assert_false(route_answers(r, now + pause - 1, q.kind.model, true)); /* it would fail */
         now += pause;
+        assert_true(route_answers(r, now, q.kind.model, true));
         assert_ptr_equal(route_pick_model(r, now, &q), a); /* to see whether it works again */
         a->open = 1;
         assert_null(route_pick_model(r, now, &q)); /* with one */
         a->open = 0;
         pause = 2 * pause < SHUN_MAX_MS * 1000 ? 2 * pause : SHUN_MAX_MS * 1000;
     }
-    route_failed(a, now, 109); /* the try is the one that failed last: closed again all the same */
+    route_failed(r, a, now,
+                 109); /* the try is the one that failed last: closed again all the same */
     assert_null(route_pick_model(r, now + pause - 1, &q));
     now += pause;
     route_worked(a);
     a->open = 1;
     assert_ptr_equal(route_pick_model(r, now, &q), a);
+    assert_int_equal(route_counts(r).shunned, 11);
+    route_free(r);
+}
+
+/* While a model's file is being replaced: ids of one file mean nothing to a worker that has the
+ * other. */
+static void only_the_same_file(void **state UNUSED)
+{
+    route *r = route_new(ROUTE_PREFIX);
+    struct route_wish q = prompt(32);
+    char old[DIGEST_BYTES], new[DIGEST_BYTES];
+    memset(old, 1, sizeof old);
+    memset(new, 2, sizeof new);
+    up_as(r, 1, (struct spec){"tokenizer", "m", 1, 8});
+    struct worker *w = up_as(r, 2, (struct spec){"model", "m", 2, 8});
+    q.kind.weights = (slice){old, sizeof old};
+    assert_null(route_pick_model(r, SECOND, &q));
+    assert_null(route_any(r, SERVICE_MODEL, q.kind));
+    assert_false(route_answers(r, SECOND, q.kind.model, true));
+    q.kind.weights = (slice){new, sizeof new};
+    assert_ptr_equal(route_pick_model(r, SECOND, &q), w);
+    up_as(r, 3, (struct spec){"tokenizer", "m", 2, 8});
+    assert_true(route_answers(r, SECOND, q.kind.model, true));
+    assert_int_equal(route_pick(r, SECOND, SERVICE_TOKENIZER, q.kind)->peer, 3);
+    up_as(r, 4, (struct spec){"model", "silent", 0, 8}); /* of before weights were said */
+    q.kind.model = SLICE_LIT("silent");
+    assert_int_equal(route_pick_model(r, SECOND, &q)->peer, 4);
     route_free(r);
 }
 
@@ -413,6 +462,7 @@ int main(void)
         cmocka_unit_test(among_a_thousand),
         cmocka_unit_test(other_policies),
         cmocka_unit_test(a_worker_that_fails_again_and_again),
+        cmocka_unit_test(only_the_same_file),
         cmocka_unit_test(models_once_and_in_order),
         cmocka_unit_test(tokens_are_bounded),
         cmocka_unit_test(retry_after_is_measured),
