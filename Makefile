@@ -28,6 +28,7 @@ GEN_H  := $(GEN_C:.c=.h)
 src = $(filter-out %/main.c,$(foreach d,$(1),$(wildcard $(d)/*.c)))
 SRC_base      := $(call src,common/base)
 SRC_json      := $(call src,common/json)
+SRC_trace     := $(call src,common/trace)
 SRC_wire      := $(call src,common/wire)
 SRC_engine    := $(call src,engine engine/kernels engine/model engine/backend)
 SRC_gateway   := $(call src,gateway)
@@ -38,7 +39,7 @@ SRC_model     := $(call src,model-svc)
 SRC_cache     := $(call src,cache-svc)
 SRC_cli       := $(call src,cli)
 SRC_load      := $(call src,tests/load/lib)
-LIBS := base json wire engine gateway tokenizer video decode model cache cli load
+LIBS := base json trace wire engine gateway tokenizer video decode model cache cli load
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(SRC_$(1))) $(if $(filter wire,$(1)),$(GEN_C:$(BUILD)/gen/%.c=$(BUILD)/obj/gen/%.o))
 ar  = $(foreach l,$(1),$(BUILD)/lib/lib$(l).a)
@@ -51,11 +52,11 @@ MAIN_nunchi           := cli/main.c
 AR_nunchi             := cli engine json wire base
 PKGS_nunchi           := libcurl libarchive jansson openblas $(WIRE_PKGS)
 MAIN_nunchi-gateway   := gateway/main.c
-AR_nunchi-gateway     := gateway json wire base
-PKGS_nunchi-gateway   := libmicrohttpd jansson $(WIRE_PKGS)
+AR_nunchi-gateway     := gateway json wire trace base
+PKGS_nunchi-gateway   := libmicrohttpd jansson libcurl $(WIRE_PKGS)
 MAIN_nunchi-tokenizer := tokenizer-svc/main.c
-AR_nunchi-tokenizer   := tokenizer engine wire base
-PKGS_nunchi-tokenizer := libpcre2-8 libutf8proc openblas $(WIRE_PKGS)
+AR_nunchi-tokenizer   := tokenizer engine wire trace base
+PKGS_nunchi-tokenizer := libcurl libpcre2-8 libutf8proc openblas $(WIRE_PKGS)
 MAIN_nunchi-video     := video-svc/main.c
 AR_nunchi-video       := video wire base
 PKGS_nunchi-video     := libseccomp $(WIRE_PKGS)
@@ -63,14 +64,14 @@ MAIN_nunchi-decode    := video-svc/decode/main.c
 AR_nunchi-decode      := decode base
 PKGS_nunchi-decode    := libavformat libavcodec libavutil libswscale libjpeg tesseract lept libseccomp libsodium libxxhash
 MAIN_nunchi-model     := model-svc/main.c
-AR_nunchi-model       := model engine wire base
-PKGS_nunchi-model     := openblas $(WIRE_PKGS)
+AR_nunchi-model       := model engine wire trace base
+PKGS_nunchi-model     := openblas libcurl $(WIRE_PKGS)
 MAIN_nunchi-cache     := cache-svc/main.c
 AR_nunchi-cache       := cache wire base
 PKGS_nunchi-cache     := hiredis $(WIRE_PKGS)
 
 # A test may link anything; --as-needed drops what it does not use.
-TEST_AR   := load gateway tokenizer video decode model cache cli engine json wire base
+TEST_AR   := load gateway tokenizer video decode model cache cli engine json wire trace base
 TEST_PKGS := cmocka libcurl libarchive jansson libmicrohttpd hiredis openblas libpcre2-8 libutf8proc libavformat libavcodec libavutil \
              libswscale libjpeg tesseract lept libseccomp $(WIRE_PKGS)
 

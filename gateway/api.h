@@ -15,6 +15,7 @@ struct api_config {
     uint64_t file_max_bytes; /* of one upload */
     uint32_t body_ms;        /* a JSON body is there by then */
     uint32_t request_ms;     /* as the core's; what a client may ask for at most */
+    double trace_ratio; /* of requests whose client does not say */
     void *ctx;
     void (*collect)(void *ctx); /* brings others' metrics up to date; may be NULL */
 };

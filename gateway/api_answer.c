@@ -222,8 +222,8 @@ static void ask(struct ex *x, struct gw_request *r)
     struct gw_fail f;
     uint8_t unique[16];
     memcpy(r->tenant, x->tenant.id, sizeof r->tenant);
-    memcpy(r->trace, x->trace, sizeof r->trace);
-    memcpy(r->span, x->span, sizeof r->span);
+    r->trace = trace_inside(&x->span);
+    r->trace.on = x->traced;
     set_client(x, r);
     if (set_deadline(x, r, &f) < 0) {
         gw_request_free(r);

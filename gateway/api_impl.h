@@ -42,7 +42,8 @@ struct ex {
     slice rest;
     struct tenant tenant;
     char request_id[REQUEST_ID_BYTES_MAX + 1];
-    uint8_t trace[16], span[8];
+    struct trace_span span; /* of this exchange; its trace is in the log, too */
+    bool traced;
     uint64_t began_us, wrote_us;
     int status; /* answered with; 0: not yet */
     bool counted_first;

@@ -22,8 +22,10 @@ static struct wire_msg message(struct ask *a, int type, uint16_t flags)
                                   .flags = flags,
                                   .request = a->request,
                                   .sequence = a->sequence++}};
-    memcpy(m.head.trace, a->trace, sizeof m.head.trace);
-    memcpy(m.head.span, a->span, sizeof m.head.span);
+    memcpy(m.head.trace, a->at.trace, sizeof m.head.trace);
+    memcpy(m.head.span, a->at.span, sizeof m.head.span);
+    if (a->at.on && type == WIRE_REQUEST)
+        m.head.flags |= WIRE_TRACED;
     return m;
 }
 

@@ -29,7 +29,7 @@ struct gw {
     struct list orphans; /* calls whose answer nobody waits for */
     struct list waiting; /* jobs that need a worker, in the order of their turns */
     size_t n_waiting;
-    uint64_t last_id;
+    uint64_t last_id, last_span;
     bool dirty; /* a slot or a worker came free: look at the waiting */
     bool leaving, draining;
     suspects *suspects;
@@ -51,7 +51,7 @@ struct ask {
     gw *g;
     uint64_t request, peer; /* request 0: none is open */
     uint32_t sequence;
-    uint8_t trace[16], span[8];
+    struct trace_at at; /* what the other side does is done there */
     /* err 0: m is DONE. The ask may be used again from within. */
     void (*done)(struct ask *a, int err, const struct wire_msg *m, const struct why *w);
     void (*chunk)(struct ask *a, const struct wire_msg *m);
@@ -132,6 +132,7 @@ struct job {
     const struct gw_client_ops *ops;
     void *client;
     enum stage stage;
+    struct trace_span span; /* of the stage; traced requests only */
     struct ticket ticket;
     struct list wait_link; /* in gw.waiting, or self-linked */
     uint64_t alone_us;     /* since when there is no worker of the kind at all; 0: there is */
@@ -168,6 +169,11 @@ struct job {
 };
 
 /* job.c */
+void job_enter(struct job *j, enum stage s);
+/* In two steps, for who asks a worker before the stage is entered: the span that what is asked for
+ * lies in, and the stage. */
+struct trace_span job_span(struct job *j, enum stage s);
+void job_enter_with(struct job *j, enum stage s, const struct trace_span *span);
 void job_wait(struct job *j, enum stage s);            /* for a worker: at the end of the line */
 void job_unwait(struct job *j);                        /* harmless if it does not wait */
 void job_try(struct job *j);                           /* whether one is there now */

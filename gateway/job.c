@@ -77,8 +77,7 @@ static struct job *job_new(gw *g, struct gw_request *r, const struct gw_client_o
     j->wake = (struct loop_timer){.fn = on_wake, .ctx = j};
     j->stall = (struct loop_timer){.fn = job_stalled, .ctx = j};
     j->ask.g = g;
-    memcpy(j->ask.trace, r->trace, sizeof r->trace);
-    memcpy(j->ask.span, r->span, sizeof r->span);
+    j->ask.at = r->trace;
     list_init(&j->wait_link);
     j->cacheable = !r->no_store && (r->sampling.temperature <= 0 || r->sampling.seed_given);
     map_put_u64(g->jobs, j->id, j);
@@ -109,6 +108,47 @@ int gw_ask(gw *g, uint64_t now_us, struct gw_request *r, const struct gw_client_
     return 0;
 }
 
+/* ---- what it spends its time on ---- */
+
+static void record(struct job *j)
+{
+    if (!j->span.name)
+        return;
+    j->span.end_us = j->g->now_us;
+    trace_record(&j->span);
+    j->span.name = NULL;
+}
+
+struct trace_span job_span(struct job *j, enum stage s)
+{
+    static const char *const NAMES[] = {"read videos", "tokenize", "look up the answer",
+                                        "wait for a worker", "generate"};
+    struct trace_span span = {.name = NULL};
+    if (!j->r->trace.on)
+        return span;
+    trace_begin(&span, &j->r->trace, ++j->g->last_span, NAMES[s],
+                s == STAGE_PLACE ? TRACE_INTERNAL : TRACE_CLIENT, j->g->now_us);
+    j->ask.at = trace_inside(&span);
+    return span;
+}
+
+void job_enter_with(struct job *j, enum stage s, const struct trace_span *span)
+{
+    record(j);
+    j->span = *span;
+    j->stage = s;
+}
+
+void job_enter(struct job *j, enum stage s)
+{
+    if (j->stage == s && j->span.name)
+        return;
+    if (j->stage == STAGE_RUN) /* and not the end: its worker is lost */
+        j->span.err = ERR_UNAVAILABLE;
+    struct trace_span span = job_span(j, s);
+    job_enter_with(j, s, &span);
+}
+
 /* ---- waiting for a worker ---- */
 
 void job_unwait(struct job *j)
@@ -134,7 +174,7 @@ void job_wait(struct job *j, enum stage s)
 {
     if (j->stage != s)
         j->attempts = 0;
-    j->stage = s;
+    job_enter(j, s);
     if (list_empty(&j->wait_link)) {
         stand_in_line(j);
         j->g->n_waiting++;
@@ -189,6 +229,7 @@ static void choice_clear(struct job_choice *c)
 void job_free(struct job *j, const char *reason)
 {
     gw *g = j->g;
+    record(j);
     job_unwait(j);
     timers_cancel(&g->timers, &j->deadline);
     timers_cancel(&g->timers, &j->wake);
@@ -217,6 +258,7 @@ void job_fail(struct job *j, const struct gw_fail *f)
     void *client = j->client;
     struct gw_fail copy = *f; /* f may lie in what is freed */
     j->g->counts.failed++;
+    j->span.err = f->err;
     job_free(j, f->err == ERR_TIMEOUT ? "deadline" : "failed");
     ops->failed(client, &copy);
 }
@@ -247,6 +289,7 @@ void gw_cancel(gw *g, uint64_t now_us, uint64_t id)
     struct job *j = map_get_u64(g->jobs, id);
     if (j) {
         g->counts.cancelled++;
+        j->span.err = ERR_CANCELLED;
         job_free(j, "client gone");
     }
     core_settle(g);

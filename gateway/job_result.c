@@ -172,7 +172,7 @@ static bool any_numerics(struct job *j, slice *out)
 void job_lookup(struct job *j)
 {
     slice numerics;
-    j->stage = STAGE_LOOKUP;
+    job_enter(j, STAGE_LOOKUP);
     if (j->cacheable && any_numerics(j, &numerics)) {
         j->result_key = result_key(j, numerics);
         if (send_lookup(j))

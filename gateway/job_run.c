@@ -198,6 +198,7 @@ void job_place(struct job *j)
     }
     j->ask.done = on_generated;
     j->ask.chunk = NULL;
+    struct trace_span span = job_span(j, STAGE_RUN);
     do { /* one that cannot be sent to is not chosen again soon */
         w = choose(j);
         if (!w && job_outdated(j)) {
@@ -218,7 +219,8 @@ void job_place(struct job *j)
         w->alone = j->id;
     j->moved = false;
     j->heard_us = g->now_us;
-    j->stage = STAGE_RUN;
+    trace_text(&span, "nunchi.worker", slice_str(w->ready->instance));
+    job_enter_with(j, STAGE_RUN, &span);
     j->credit = CREDIT_TOKENS;
     j->run = j->ask.request;
     map_put_u64(g->runs, j->run, j);

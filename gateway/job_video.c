@@ -304,12 +304,12 @@ static void send_data(struct job_video *v)
         again_in(v, FILE_POLL_MS * 1000);
         return;
     }
+    v->ingest.ask.at = j->ask.at;
     if (!w || ingest_start(j->g, &v->ingest, w, &q, &OPS, v) < 0) {
         trouble(v, (uint64_t)j->g->cfg.worker_wait_ms * 1000,
                 "no video worker is there to read this; try again later");
         return;
     }
-    memcpy(v->ingest.ask.trace, j->r->trace, sizeof j->r->trace);
     data_more(v);
 }
 
@@ -321,7 +321,7 @@ static void add_video(struct job *j, const struct gw_part *p)
     v->job = j;
     v->part = p;
     v->ask.g = j->g;
-    memcpy(v->ask.trace, j->r->trace, sizeof j->r->trace);
+    v->ask.at = j->ask.at;
     v->again = (struct loop_timer){.fn = on_again, .ctx = v};
     again_in(v, 0);
 }
@@ -338,7 +338,7 @@ static size_t count_videos(const struct gw_request *r)
 void job_videos_start(struct job *j)
 {
     size_t n = count_videos(j->r);
-    j->stage = STAGE_VIDEOS;
+    job_enter(j, STAGE_VIDEOS);
     j->told_us = j->g->now_us;
     if (n)
         j->video = xcalloc(n, sizeof *j->video);

@@ -2,6 +2,7 @@
 
 #include "common/base/alive.h"
 #include "common/base/log.h"
+#include "common/trace/export.h"
 #include "gateway/serve.h"
 
 struct program {
@@ -48,11 +49,13 @@ int main(int argc, char **argv)
     loop_signal(p.l, SIGHUP, on_hup, &p);
     alive_start(p.l);
     int code = 1;
-    if (gateway_serve_new(p.l, &o, &p.serve, &w) < 0)
+    if (trace_export_start(o.otlp, "nunchi-gateway", &w) < 0 ||
+        gateway_serve_new(p.l, &o, &p.serve, &w) < 0)
         log_error("cannot start", LOG_STR("about", w.field), LOG_STR("why", w.text));
     else
         code = loop_run(p.l);
     gateway_serve_free(p.serve);
+    trace_export_stop();
     loop_free(p.l);
     config_free(&GATEWAY_OPTIONS, &o);
     return code;

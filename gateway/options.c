@@ -1,6 +1,7 @@
 #include "gateway/options.h"
 
 #include "common/base/log.h"
+#include "common/trace/export.h"
 #include "gateway/route.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
@@ -76,6 +77,9 @@ static const struct opt OPTIONS[] = {
         "allow workers from beyond loopback without keys: only on a private container network"),
 
     CONFIG_GROUP("Running"),
+    TRACE_OPTION(struct gateway_options),
+    OPT(trace_ratio, "trace-ratio", OPT_FLOAT, "0.1", 0, 1,
+        "share of requests that are traced, of those whose client does not say (traceparent)"),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
     OPT(drain_wait_ms, "drain-wait-ms", OPT_MS, "0", 0, 600000,
         "for so long after SIGTERM /readyz says no and questions are still taken: for a load "

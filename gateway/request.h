@@ -7,6 +7,7 @@
 #include "common/base/arena.h"
 #include "common/base/hash.h"
 #include "common/json/json.h"
+#include "common/trace/trace.h"
 #include "gateway/limits.h"
 
 #define FILE_ID_CHARS 37 /* "file-" and 32 hex digits */
@@ -66,7 +67,7 @@ struct gw_request {
     /* Set by the front after parsing. */
     uint8_t tenant[DIGEST_BYTES];
     uint8_t client[16]; /* for fairness among clients */
-    uint8_t trace[16], span[8];
+    struct trace_at trace;
     uint32_t deadline_ms; /* from now; 0: the default */
 };
 

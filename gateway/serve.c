@@ -176,6 +176,7 @@ static int start_http(gateway_serve *v, struct why *w)
                             .file_max_bytes = (uint64_t)v->o->file_max_bytes,
                             .body_ms = (uint32_t)v->o->body_ms,
                             .request_ms = (uint32_t)v->o->request_ms,
+                            .trace_ratio = v->o->trace_ratio,
                             .ctx = v,
                             .collect = collect};
     struct http_config hc = {.endpoint = v->o->http,

@@ -209,6 +209,8 @@ static void finish(sched *s, struct generation *g)
                                                  : g->cached_tokens,
                            .drafted = g->drafted,
                            .accepted = g->accepted,
+                           .trace = g->r.trace,
+                           .arrived_us = g->arrived_us,
                            .queue_us = between(g->arrived_us, g->started_us),
                            .prefill_us = between(g->started_us, g->first_us),
                            .decode_us = between(g->first_us, g->last_us)};

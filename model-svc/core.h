@@ -62,6 +62,15 @@ struct sched_done {
     uint32_t prompt_tokens, cached_tokens, fetched_tokens;
     uint32_t drafted, accepted; /* rows spent on guesses, and those that came true */
     uint64_t queue_us, prefill_us, decode_us;
+    struct trace_at trace;
+    uint64_t arrived_us;
+};
+
+/* A request's part of the step under way. */
+struct sched_part {
+    struct trace_at trace;
+    uint64_t arrived_us, request;
+    uint32_t rows, drafts; /* its own */
 };
 
 /* The outbox: called by sched_send alone, in the order things happened for a request. */
@@ -106,6 +115,8 @@ struct sched_work *sched_plan(sched *s, uint64_t now_us);
 /* The step is computed (err 0) or failed (its requests end with the error). took_us: measured by
  * who computed it. */
 void sched_result(sched *s, uint64_t now_us, int err, const struct why *w, uint64_t took_us);
+/* Of the step under way: the parts of requests that are traced, at most max of them; *rows: of all. */
+size_t sched_traced(const sched *s, struct sched_part *out, size_t max, uint32_t *rows);
 /* Sends what results, ticks and refusals left in the outbox. To be called after the next step is on
  * its way. In two halves for who shares the scheduler: collect is one of its calls, send is not and
  * always follows a collect. */

@@ -4,6 +4,7 @@
 #include "common/base/heap.h"
 #include "common/base/log.h"
 #include "common/base/monitor.h"
+#include "common/trace/export.h"
 #include "model-svc/serve.h"
 
 struct program {
@@ -47,16 +48,19 @@ int main(int argc, char **argv)
     loop_signal(p.l, SIGINT, on_term, &p);
     loop_signal(p.l, SIGHUP, on_ignored, &p);
     alive_start(p.l);
+    struct why w = {0};
+    int e = trace_export_start(o.otlp, "nunchi-model", &w);
     p.serve = model_serve_new(p.l, &o);
     struct monitor_config mc = {o.metrics, p.serve, model_serve_collect, model_serve_ready, 0};
-    struct why w = {0};
-    int e = monitor_new(p.l, &mc, &p.watch, &w);
+    if (e == 0)
+        e = monitor_new(p.l, &mc, &p.watch, &w);
     if (e < 0)
         log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field),
                   LOG_STR("why", w.text));
     int code = e < 0 ? 1 : loop_run(p.l);
     monitor_free(p.watch);
     model_serve_free(p.serve);
+    trace_export_stop();
     loop_free(p.l);
     config_free(&MODEL_OPTIONS, &o);
     return code;

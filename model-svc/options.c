@@ -2,6 +2,7 @@
 
 #include "common/base/log.h"
 #include "common/base/monitor.h"
+#include "common/trace/export.h"
 #include "common/wire/options.h"
 #include "engine/engine.h"
 #include "model-svc/draft.h"
@@ -61,6 +62,7 @@ static const struct opt OPTIONS[] = {
 
     CONFIG_GROUP("Running"),
     MONITOR_OPTION(struct model_options),
+    TRACE_OPTION(struct model_options),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
     OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000,
         "how long running answers may go on after SIGTERM"),

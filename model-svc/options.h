@@ -14,7 +14,7 @@ struct model_options {
     char *gateways, *caches;
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;
-    char *metrics;
+    char *metrics, *otlp;
     char *log_level;
     int64_t drain_ms;
 };

@@ -264,7 +264,9 @@ int gen_request_parse(const struct wire_msg *m, const struct gen_limits *lim, ar
     if (err < 0)
         return err;
     const Nunchi__Generate *g = v;
-    *out = (struct gen_request){0};
+    *out = (struct gen_request){.trace.on = m->head.flags & WIRE_TRACED};
+    memcpy(out->trace.trace, m->head.trace, sizeof out->trace.trace);
+    memcpy(out->trace.span, m->head.span, sizeof out->trace.span);
     struct parse p = {m, lim, a, out, w};
     if ((err = check_model(&p, g)) < 0 || (err = take_identity(&p, g)) < 0 ||
         (err = take_prompt(&p, g)) < 0)

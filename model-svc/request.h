@@ -4,6 +4,7 @@
 #define NUNCHI_MODEL_REQUEST_H
 
 #include "common/base/arena.h"
+#include "common/trace/trace.h"
 #include "common/wire/frame.h"
 #include "engine/engine.h"
 #include "model-svc/stop.h"
@@ -33,6 +34,7 @@ struct gen_request {
     uint64_t gateway; /* which connection it came by */
     uint64_t request;
     uint32_t attempt;
+    struct trace_at trace; /* the gateway's span that this is for */
     slice tenant; /* 32 bytes; zeros: none */
     slice client; /* 16 bytes or empty */
     int priority; /* -1, 0, 1 */

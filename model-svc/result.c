@@ -117,6 +117,23 @@ static uint32_t result_of(sched *s, struct sequence *q, int err, const struct wh
     return 0;
 }
 
+size_t sched_traced(const sched *s, struct sched_part *out, size_t max, uint32_t *rows)
+{
+    size_t n = 0;
+    *rows = (uint32_t)s->n_rows;
+    for (size_t i = 0; i < s->n_members && n < max; i++) {
+        const struct sequence *q = s->members[i];
+        const struct generation *g = q->gen;
+        if (g->r.trace.on && !g->dead)
+            out[n++] = (struct sched_part){.trace = g->r.trace,
+                                           .arrived_us = g->arrived_us,
+                                           .request = g->r.request,
+                                           .rows = q->n_rows,
+                                           .drafts = q->n_drafts};
+    }
+    return n;
+}
+
 void sched_result(sched *s, uint64_t now_us, int err, const struct why *w, uint64_t took_us)
 {
     CHECK(s->busy);

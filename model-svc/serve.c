@@ -14,6 +14,7 @@
 #include "model-svc/identity.h"
 #include "model-svc/metrics.h"
 #include "model-svc/reply.h"
+#include "model-svc/traces.h"
 #include "model-svc/transfer.h"
 #include "proto/generate.pb-c.h"
 
@@ -83,6 +84,7 @@ static void on_done(void *ctx, uint64_t gateway, const struct sched_done *d)
     struct wire_head h = {.type = WIRE_DONE, .request = d->request, .attempt = d->attempt};
     post(v, gateway, &h);
     model_metrics_done(d);
+    traces_request(d);
     log_debug("done", LOG_U64("prompt_tokens", d->prompt_tokens),
               LOG_U64("cached_tokens", d->cached_tokens), LOG_U64("queue_us", d->queue_us),
               LOG_U64("prefill_us", d->prefill_us), LOG_U64("decode_us", d->decode_us),
@@ -143,11 +145,15 @@ static struct sched_work *on_stepped(void *ctx, int err, const struct why *w, ui
     model_serve *v = ctx;
     pthread_mutex_lock(&v->lock);
     uint64_t now = clock_mono_us();
+    struct sched_part parts[TRACES_PER_STEP];
+    uint32_t rows = 0;
+    size_t n = trace_on() ? sched_traced(v->s, parts, ARRAY_LEN(parts), &rows) : 0;
     sched_result(v->s, now, err, w, took_us);
     struct sched_work *work = sched_plan(v->s, now);
     v->stepping = work != NULL;
     pthread_mutex_unlock(&v->lock);
     model_metrics_step(took_us);
+    traces_step(parts, n, rows, now, took_us);
     if (!atomic_exchange(&v->told, true))
         loop_post(v->l, on_told, v);
     return work;

@@ -3,6 +3,7 @@
 #include "common/base/alive.h"
 #include "common/base/log.h"
 #include "common/base/monitor.h"
+#include "common/trace/export.h"
 #include "tokenizer-svc/options.h"
 #include "tokenizer-svc/serve.h"
 
@@ -82,7 +83,9 @@ int main(int argc, char **argv)
     loop_signal(p.l, SIGINT, on_term, &p);
     loop_signal(p.l, SIGHUP, on_hup, &p);
     alive_start(p.l);
-    int e = start(&p, &o, &w);
+    int e = trace_export_start(o.otlp, "nunchi-tokenizer", &w);
+    if (e == 0)
+        e = start(&p, &o, &w);
     if (e < 0)
         log_error("cannot start", LOG_STR("error", err_name(e)), LOG_STR("field", w.field),
                   LOG_STR("why", w.text));
@@ -92,6 +95,7 @@ int main(int argc, char **argv)
     bus_free(p.b);
     core_free(p.core);
     tok_model_close(&p.model);
+    trace_export_stop();
     loop_free(p.l);
     config_free(&TOKENIZER_OPTIONS, &o);
     return code;

@@ -10,7 +10,7 @@ struct tokenizer_options {
     char *gateways;
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;
-    char *metrics;
+    char *metrics, *otlp;
     char *log_level;
     int64_t drain_ms;
 };

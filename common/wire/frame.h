@@ -33,6 +33,7 @@ enum wire_type {
 enum wire_flag {
     WIRE_END = 1,  /* CHUNK: the sender's last one of this request */
     WIRE_MANY = 2, /* CHUNK with request 0: the body holds parts of many requests */
+    WIRE_TRACED = 4, /* REQUEST: whoever collects traces wants spans of it, below `span` */
 };
 
 struct wire_head {

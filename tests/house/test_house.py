@@ -24,7 +24,7 @@ OWNERS = {
     r"cblas": ["engine/backend/reference"],
     r"pcre2": ["tokenizer-svc/pretok"],
     r"utf8proc": ["tokenizer-svc/pretok"],
-    r"curl/": ["cli/http"],
+    r"curl/": ["cli/http", "common/trace/export"],
     r"archive": ["cli/fetch"],
     r"protobuf-c/": ["common/wire/pb"],
 }
