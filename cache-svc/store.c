@@ -63,6 +63,7 @@ struct store {
 };
 
 static void conn_open(struct conn *c);
+static void conn_close(struct conn *c, const char *why);
 
 /* ---- one warning, one recovery
  * -------------------------------------------------------------------------------------- */
@@ -234,9 +235,13 @@ static void on_reply(redisAsyncContext *ac UNUSED, void *reply, void *privdata)
             log_debug("the store refused a command", LOG_STR("why", from->str));
         }
     struct conn *c = w->conn;
+    bool replica = from && from->type == REDIS_REPLY_ERROR && from->str &&
+                   strncmp(from->str, "READONLY", 8) == 0;
     settle(w, &r);
     set_deadline(c);
     free(list);
+    if (replica && c->up) /* another one is the master now: perhaps at another address of its name */
+        conn_close(c, "it has become a replica");
 }
 
 static int enqueue(struct conn *c, const slice *argv, size_t n, store_fn fn, void *ctx)
@@ -337,13 +342,17 @@ static void on_auth(void *ctx, const struct store_reply *r)
     (void)c; /* what follows from it, PING finds out */
 }
 
-/* Up only when it really answers: a server that is loading its data, or wants a password, is not.
- */
-static void on_ping(void *ctx, const struct store_reply *r)
+/* Up only when it really answers, and takes what is to be stored: a server that is loading its data,
+ * wants a password, or follows another one is not. */
+static void on_info(void *ctx, const struct store_reply *r)
 {
     struct conn *c = ctx;
     if (r->err < 0) {
         conn_close(c, "it does not serve yet, or wants another password");
+        return;
+    }
+    if (r->bytes.n && memmem(r->bytes.p, r->bytes.n, "role:slave", 10)) {
+        conn_close(c, "it is a replica");
         return;
     }
     c->up = true;
@@ -354,10 +363,10 @@ static void on_ping(void *ctx, const struct store_reply *r)
 static int say_hello(struct conn *c)
 {
     const slice auth[] = {SLICE_LIT("AUTH"), slice_str(c->s->password)},
-                ping[] = {SLICE_LIT("PING")};
+                info[] = {SLICE_LIT("INFO"), SLICE_LIT("replication")};
     if (c->s->password[0] && enqueue(c, auth, 2, on_auth, c) < 0)
         return ERR_UNAVAILABLE;
-    return enqueue(c, ping, 1, on_ping, c);
+    return enqueue(c, info, 2, on_info, c);
 }
 
 static void conn_open(struct conn *c)

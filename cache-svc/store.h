@@ -1,7 +1,8 @@
 /* Redis, asynchronously on the loop: the only file pair with hiredis. Two connections, so that a
  * value of a megabyte does not hold up a record. A command has a deadline; a connection that misses
  * one is closed, everything that waits on it ends with ERR_UNAVAILABLE, and it is made anew with
- * growing pauses. Loop thread only. */
+ * growing pauses, its name looked up again. A server that has become a
+ * replica counts as away. Loop thread only. */
 #ifndef NUNCHI_CACHE_STORE_H
 #define NUNCHI_CACHE_STORE_H
 

@@ -1,6 +1,8 @@
 /* The store over a real Redis: away, slow, killed, started again, full, with a password. */
 #include "tests/unit/cache_testing.h"
 
+#include "cache-svc/kv_stores.h"
+
 static void commands_and_answers(void **state UNUSED)
 {
     struct redis r = {0};
@@ -49,6 +51,56 @@ static void a_megabyte_each_way(void **state UNUSED)
     store_free(s);
     loop_free(l);
     redis_end(&r);
+}
+
+/* A failover behind one name: whoever was the master follows another, which then answers there. */
+static void a_master_that_becomes_a_replica(void **state UNUSED)
+{
+    struct redis r = {0}, other = {0};
+    struct answer a = {0};
+    redis_start(&r, "", "0");
+    redis_start(&other, "", "0");
+    loop *l = loop_new();
+    store *s = make_store(l, r.address, 2000), *admin = make_store(l, other.address, 2000);
+    TURN_UNTIL(l, store_up(s) && store_up(admin));
+    assert_int_equal(ASK(l, s, &a, "REPLICAOF", "127.0.0.1", "1"), 0);
+    assert_int_equal(ASK(l, s, &a, "SET", "k", "v"), ERR_UNAVAILABLE);
+    assert_false(store_up(s));
+    turn_for(l, 300000); /* it is there, and is asked again and again */
+    assert_false(store_up(s));
+    assert_int_equal(rename(other.socket, r.socket), 0); /* the name leads to another server now */
+    TURN_UNTIL(l, store_up(s));
+    assert_int_equal(ASK(l, s, &a, "SET", "k", "v"), 0);
+    buf_clear(&a.bytes);
+    store_free(s);
+    store_free(admin);
+    loop_free(l);
+    redis_end(&r);
+    redis_end(&other);
+}
+
+static void so_many_kv_stores(void **state UNUSED)
+{
+    loop *l = loop_new();
+    kv_stores *k;
+    struct why w = {0};
+    struct store_config like = {.timeout_ms = 1000};
+    buf list = {0};
+    for (int i = 0; i < KV_STORES_MAX; i++)
+        buf_printf(&list, "127.0.0.1:1, ");
+    assert_int_equal(kv_stores_new(l, buf_cstr(&list), &like, &k, &w), 0);
+    assert_int_equal(kv_stores_up(k), 0);
+    assert_int_equal(
+        kv_stores_send(k, SLICE_LIT("g"), (const slice[]){SLICE_LIT("PING")}, 1, on_answer, NULL),
+        ERR_UNAVAILABLE);
+    kv_stores_free(k);
+    buf_put_str(&list, "127.0.0.1:1");
+    assert_int_equal(kv_stores_new(l, buf_cstr(&list), &like, &k, &w), ERR_TOO_BIG);
+    assert_string_equal(w.field, "kv-redis");
+    assert_non_null(strstr(w.text, "64"));
+    assert_null(k);
+    buf_clear(&list);
+    loop_free(l);
 }
 
 static void away_and_back(void **state UNUSED)
@@ -210,16 +262,19 @@ static void addresses(void **state UNUSED)
 int main(void)
 {
     log_init("test", LOG_ERROR, 2);
-    const struct CMUnitTest without[] = {cmocka_unit_test(addresses)};
+    const struct CMUnitTest without[] = {cmocka_unit_test(addresses),
+                                         cmocka_unit_test(so_many_kv_stores)};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commands_and_answers),
         cmocka_unit_test(a_megabyte_each_way),
+        cmocka_unit_test(a_master_that_becomes_a_replica),
         cmocka_unit_test(away_and_back),
         cmocka_unit_test(slow),
         cmocka_unit_test(full),
         cmocka_unit_test(a_queue_with_an_end),
         cmocka_unit_test(a_password_over_tcp),
         cmocka_unit_test(addresses),
+        cmocka_unit_test(so_many_kv_stores),
     };
     if (!redis_installed()) {
         fprintf(stderr, "SKIPPED: redis-server is not installed\n");

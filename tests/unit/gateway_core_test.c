@@ -1,4 +1,5 @@
 /* A question's way through the core: the good one and the others. */
+#include "gateway/limits.h"
 #include "tests/unit/gateway_fake.h"
 
 static struct world w;
@@ -460,6 +461,45 @@ static void least_loaded(void **state UNUSED)
     assert_true(count_to(&w, MODEL_B, WIRE_REQUEST) >= 2);
 }
 
+/* A worker whose own faults end one request after another is left alone; the others go elsewhere. */
+static void a_worker_that_fails_everything(void **state UNUSED)
+{
+    struct heard many[FAILURES_MAX + 2] = {0};
+    struct gw_fail f;
+    up_all(&w);
+    for (int i = 0; i < FAILURES_MAX; i++) {
+        assert_int_equal(ask_json(&w, ASK "}", &many[i], &f), 0);
+        tokenised(&w);
+        say_error(&w, last_to(&w, MODEL, WIRE_REQUEST), i == 2 ? ERR_BUSY : ERR_INTERNAL);
+        if (i == 2) { /* no fault: it is asked again, and fails then */
+            turn(&w, 200);
+            say_error(&w, last_to(&w, MODEL, WIRE_REQUEST), ERR_INTERNAL);
+        }
+        assert_int_equal(many[i].n_failed, 1);
+    }
+    assert_int_equal(gw_route_counts(w.g).shunned, 1);
+    struct gw_state s;
+    gw_state(w.g, &s);
+    assert_false(s.ready); /* a question sent now would fail, or wait */
+    size_t before = count_to(&w, MODEL, WIRE_REQUEST);
+    assert_int_equal(ask_json(&w, ASK "}", &many[FAILURES_MAX], &f), 0);
+    tokenised(&w);
+    assert_int_equal(count_to(&w, MODEL, WIRE_REQUEST), before);
+    up(&w, MODEL_B, "model", "m", NUMERICS, 8); /* it did not wait for nothing */
+    assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 1);
+    gw_state(w.g, &s);
+    assert_true(s.ready);
+    gw_peer_down(w.g, w.now, MODEL_B, false);
+    turn(&w, SHUN_MS);
+    assert_int_equal(count_to(&w, MODEL, WIRE_REQUEST), before + 1); /* after a while it is tried */
+    words(&w, last_to(&w, MODEL, WIRE_REQUEST), 0, 0, 1, "a");
+    generated(&w, last_to(&w, MODEL, WIRE_REQUEST), 1, (uint32_t[]){1}, "",
+              NUNCHI__CHOICE_END__REASON__STOP);
+    assert_int_equal(many[FAILURES_MAX].n_done, 1);
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        heard_clear(&many[i]);
+}
+
 enum { TOKENIZER_B = 6 };
 
 /* A model's file is replaced, service by service, while a question is on its way. */
@@ -597,6 +637,7 @@ int main(void)
                                        T(credit_is_topped_up),
                                        T(logprobs_follow_their_text),
                                        T(least_loaded),
+                                       T(a_worker_that_fails_everything),
                                        T(another_file_of_the_model),
                                        T(drain),
                                        T(text_before_any_id),

@@ -12,6 +12,7 @@
 #include "gateway/limits.h"
 #include "gateway/prefix.h"
 #include "gateway/route.h"
+#include "gateway/suspects.h"
 
 #define SECOND 1000000u
 
@@ -335,6 +336,27 @@ static void only_the_same_file(void **state UNUSED)
     route_free(r);
 }
 
+/* The oldest is forgotten, nothing grows. */
+static void so_many_are_remembered(void **state UNUSED)
+{
+    suspects *s = suspects_new();
+    struct digest d = {{0}};
+    assert_false(suspects_any(s, SECOND));
+    for (uint32_t i = 0; i <= SUSPECTS_MAX; i++) {
+        memcpy(d.b, &i, sizeof i);
+        suspects_condemn(s, &d, 2 * SECOND);
+    }
+    assert_true(suspects_condemned(s, &d, SECOND));
+    assert_false(suspects_condemned(s, &d, 2 * SECOND)); /* for a while only */
+    memset(d.b, 0, sizeof d.b);
+    assert_false(suspects_condemned(s, &d, SECOND));
+    d.b[0] = 1;
+    assert_true(suspects_condemned(s, &d, SECOND));
+    assert_true(suspects_any(s, SECOND));
+    assert_false(suspects_any(s, 2 * SECOND));
+    suspects_free(s);
+}
+
 static void count_model(void *ctx, const Nunchi__ModelInfo *m)
 {
     buf_put_str(ctx, m->name);
@@ -463,6 +485,7 @@ int main(void)
         cmocka_unit_test(other_policies),
         cmocka_unit_test(a_worker_that_fails_again_and_again),
         cmocka_unit_test(only_the_same_file),
+        cmocka_unit_test(so_many_are_remembered),
         cmocka_unit_test(models_once_and_in_order),
         cmocka_unit_test(tokens_are_bounded),
         cmocka_unit_test(retry_after_is_measured),

@@ -114,6 +114,33 @@ static void a_second_worker_starts_warm(void **state UNUSED)
     free(c);
 }
 
+/* Nobody takes what is offered: what is new beyond the limit is dropped, and counted. */
+static void offers_are_bounded(void **state UNUSED)
+{
+    enum { PROMPTS = 400, BLOCKS = 12 };
+    struct sched_config cfg = with_caches();
+    struct world *w = world_new(&cfg);
+    struct cache *none = xcalloc(1, sizeof *none);
+    for (int i = 0; i < PROMPTS; i++) {
+        struct gen_request r = asked(0, BLOCKS * ENGINE_BLOCK_TOKENS + 8, 1000 + (uint64_t)i, 0);
+        r.max_tokens = 1;
+        r.request = 100 + (uint64_t)i;
+        assert_int_equal(world_ask(w, &r, NULL), 0);
+        answer_fetches(w, none);
+        world_run(w);
+    }
+    struct sched_load l = sched_load_now(w->s);
+    assert_true(l.kv.dropped >= PROMPTS * BLOCKS - 4096); /* OFFERS_MAX */
+    struct sched_offer o;
+    size_t left = 0;
+    for (; sched_offer_next(w->s, &o); left++)
+        sched_offer_end(w->s, &o, false);
+    assert_true(left > 0 && left + sched_load_now(w->s).kv.dropped == PROMPTS * BLOCKS);
+    everything_back(w);
+    world_free(w);
+    free(none);
+}
+
 /* Nothing there, a part, and a fetch that ends with an error: the rest is computed. */
 static void what_does_not_come_is_computed(void **state UNUSED)
 {
@@ -351,6 +378,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_second_worker_starts_warm),
+        cmocka_unit_test(offers_are_bounded),
         cmocka_unit_test(what_does_not_come_is_computed),
         cmocka_unit_test(a_fetch_is_shared_and_outlives_who_asked),
         cmocka_unit_test(fetches_leave_room),
