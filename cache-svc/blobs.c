@@ -127,15 +127,27 @@ static void remove_damaged(cache_core *c, const Nunchi__BlobKey *k, slice name)
         log_debug("it will be found again");
 }
 
-static void take_value(struct op *op, struct blob_slot *s, const Nunchi__BlobKey *k, slice sealed)
+/* The value without its seal: the very bytes that were read. */
+static shared *unsealed(const struct store_reply *r, slice bytes)
+{
+    if (!r->value)
+        return blob_copy(bytes);
+    if (bytes.n > WIRE_FRAME_MAX)
+        return NULL;
+    shared_narrow(r->value, bytes);
+    return shared_ref(r->value);
+}
+
+static void take_value(struct op *op, struct blob_slot *s, const Nunchi__BlobKey *k,
+                       const struct store_reply *r)
 {
     cache_core *c = op->c;
     slice bytes;
     uint64_t expires;
-    int e = sealed_get(sealed, s->name, c->now_ms, &bytes, &expires);
+    int e = sealed_get(r->bytes, s->name, c->now_ms, &bytes, &expires);
     if (e == ERR_PROTO)
         remove_damaged(c, k, s->name);
-    shared *v = e == 0 ? blob_copy(bytes) : NULL;
+    shared *v = e == 0 ? unsealed(r, bytes) : NULL;
     if (!v)
         return;
     hold(op, s, v);
@@ -152,7 +164,7 @@ static void on_value(void *ctx, const struct store_reply *r)
     if (r->err == ERR_UNAVAILABLE)
         op->degraded = true;
     if (r->err == 0 && r->bytes.n)
-        take_value(op, s, k, r->bytes);
+        take_value(op, s, k, r);
     uint64_t *hits = blob_is_kv(k) ? &c->counts.kv.hits_store : &c->counts.hits_store;
     uint64_t *misses = blob_is_kv(k) ? &c->counts.kv.misses : &c->counts.misses;
     ++*(s->value ? hits : misses);

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "cache-svc/store_objects.h"
 #include "common/base/clock.h"
 #include "common/base/list.h"
 #include "common/base/log.h"
@@ -21,8 +22,8 @@
 #define BACKOFF_MAX_MS 2000
 #define RESOLVE_POLL_US 10000
 #define PASSWORD_MAX 512
-#define READS_MAX 16
-#define PATIENCE 10 /* times the timeout, for one command whose answer keeps coming */
+#define READ_BYTES (1u << 20) /* at once: a value or several */
+#define PATIENCE 10           /* times the timeout, for one command whose answer keeps coming */
 
 struct waiting {
     struct list link;  /* in the order of sending, which is the order of deadlines and of answers */
@@ -128,12 +129,12 @@ static void cleanup(void *p)
     c->fd = NULL;
 }
 
-/* hiredis takes 16 KiB at a time; a value of a megabyte should not need 64 rounds of the loop. */
 static void read_some(struct conn *c)
 {
     c->heard_us = clock_mono_us();
-    for (int i = 0; i < READS_MAX && c->ac; i++)
-        redisAsyncHandleRead(c->ac);
+    if (c->ac->c.flags & REDIS_CONNECTED)
+        store_objects_read(c->ac->c.reader, c->ac->c.fd, READ_BYTES);
+    redisAsyncHandleRead(c->ac); /* takes what is left, and says what is whole */
 }
 
 static void on_fd(void *ctx, uint32_t events)
@@ -210,7 +211,7 @@ static int read_list(const redisReply *from, slice **out)
 static void on_reply(redisAsyncContext *ac UNUSED, void *reply, void *privdata)
 {
     struct waiting *w = privdata;
-    const redisReply *from = reply;
+    redisReply *from = reply;
     struct store_reply r = {.err = from ? 0 : ERR_UNAVAILABLE};
     slice *list = NULL;
     if (from)
@@ -221,9 +222,12 @@ static void on_reply(redisAsyncContext *ac UNUSED, void *reply, void *privdata)
         case REDIS_REPLY_INTEGER:
             r.number = from->integer;
             break;
-        case REDIS_REPLY_STRING:
         case REDIS_REPLY_STATUS:
             r.bytes = (slice){from->str, from->len};
+            break;
+        case REDIS_REPLY_STRING:
+            r.bytes = (slice){from->str, from->len};
+            r.value = CONTAINER_OF(from, struct store_object, r)->value;
             break;
         case REDIS_REPLY_ARRAY:
             r.err = read_list(from, &list);
@@ -240,7 +244,8 @@ static void on_reply(redisAsyncContext *ac UNUSED, void *reply, void *privdata)
     settle(w, &r);
     set_deadline(c);
     free(list);
-    if (replica && c->up) /* another one is the master now: perhaps at another address of its name */
+    if (replica &&
+        c->up) /* another one is the master now: perhaps at another address of its name */
         conn_close(c, "it has become a replica");
 }
 
@@ -342,8 +347,8 @@ static void on_auth(void *ctx, const struct store_reply *r)
     (void)c; /* what follows from it, PING finds out */
 }
 
-/* Up only when it really answers, and takes what is to be stored: a server that is loading its data,
- * wants a password, or follows another one is not. */
+/* Up only when it really answers, and takes what is to be stored: a server that is loading its
+ * data, wants a password, or follows another one is not. */
 static void on_info(void *ctx, const struct store_reply *r)
 {
     struct conn *c = ctx;
@@ -380,6 +385,8 @@ static void conn_open(struct conn *c)
         lost(c, "it cannot be connected to");
         return;
     }
+    ac->c.reader->fn = &STORE_OBJECTS;
+    ac->c.reader->maxbuf = 0; /* its buffer stays: values come one after another */
     c->ac = ac;
     c->events = 0;
     ac->data = c;

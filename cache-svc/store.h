@@ -7,7 +7,7 @@
 #define NUNCHI_CACHE_STORE_H
 
 #include "common/base/loop.h"
-#include "common/base/slice.h"
+#include "common/base/shared.h"
 
 typedef struct store store;
 
@@ -24,6 +24,7 @@ struct store_reply {
     bool nil; /* no such thing */
     int64_t number;
     slice bytes;
+    shared *value;     /* where bytes lie; may be narrowed, and held on to; NULL: copy them */
     const slice *list; /* of strings; a nil in it has p == NULL */
     size_t n;
 };

@@ -5,7 +5,7 @@
 
 struct shared {
     atomic_size_t holders;
-    size_t n;
+    size_t at, n; /* of bytes, what counts */
     char bytes[];
 };
 
@@ -15,6 +15,7 @@ shared *shared_new(size_t n)
     if (!s)
         return NULL;
     atomic_init(&s->holders, 1);
+    s->at = 0;
     s->n = n;
     return s;
 }
@@ -33,10 +34,19 @@ void shared_unref(shared *s)
 
 char *shared_bytes(shared *s)
 {
-    return s->bytes;
+    return s->bytes + s->at;
 }
 
 slice shared_slice(const shared *s)
 {
-    return (slice){s->bytes, s->n};
+    return (slice){s->bytes + s->at, s->n};
+}
+
+void shared_narrow(shared *s, slice part)
+{
+    size_t at = (size_t)(part.p - s->bytes);
+    CHECK(atomic_load_explicit(&s->holders, memory_order_relaxed) == 1);
+    CHECK(part.p >= s->bytes + s->at && at - s->at <= s->n && part.n <= s->n - (at - s->at));
+    s->at = at;
+    s->n = part.n;
 }

@@ -14,5 +14,7 @@ shared *shared_ref(shared *s);
 void shared_unref(shared *s); /* NULL is allowed */
 char *shared_bytes(shared *s);
 slice shared_slice(const shared *s);
+/* To a part of its bytes, while there is one holder. */
+void shared_narrow(shared *s, slice part);
 
 #endif
