@@ -154,24 +154,25 @@ static void take_trace(struct ex *x)
     bool shaped =
         t.n == 55 && slice_starts(t, SLICE_LIT("00-")) && t.p[35] == '-' && t.p[52] == '-';
     uint8_t flags;
-    struct trace_at at = {.on = false};
-    if (shaped && hex_decode((slice){t.p + 3, 32}, at.trace, sizeof at.trace) == 0 &&
-        hex_decode((slice){t.p + 36, 16}, at.span, sizeof at.span) == 0 &&
+    struct trace_at *at = &x->trace;
+    if (shaped && hex_decode((slice){t.p + 3, 32}, at->trace, sizeof at->trace) == 0 &&
+        hex_decode((slice){t.p + 36, 16}, at->span, sizeof at->span) == 0 &&
         hex_decode((slice){t.p + 53, 2}, &flags, 1) == 0) {
-        at.on = flags & 1;
+        at->on = flags & 1;
     } else {
-        random_bytes(at.trace, sizeof at.trace);
-        memset(at.span, 0, sizeof at.span);
-        at.on = trace_chosen(at.trace, x->a->cfg.trace_ratio);
+        random_bytes(at->trace, sizeof at->trace);
+        memset(at->span, 0, sizeof at->span);
+        at->on = trace_chosen(at->trace, x->a->cfg.trace_ratio);
     }
-    x->traced = at.on && trace_on();
-    trace_begin(&x->span, &at, random_u64(), "request", TRACE_SERVER, x->began_us);
+    at->on &= trace_on();
+    x->span = trace_new(at, random_u64(), "request", TRACE_SERVER, x->began_us);
 }
 
 static void record(struct ex *x, bool gone)
 {
-    struct trace_span *s = &x->span;
-    s->end_us = loop_now_us(x->a->l);
+    struct trace_span *s = x->span;
+    if (!s)
+        return;
     s->err = x->status >= 500 ? ERR_INTERNAL : gone ? ERR_CANCELLED : 0;
     if (x->at)
         s->name = x->at->path;
@@ -183,7 +184,7 @@ static void record(struct ex *x, bool gone)
         trace_int(s, "gen_ai.usage.output_tokens", (int64_t)x->usage.completion_tokens);
         trace_int(s, "nunchi.cached_tokens", (int64_t)x->usage.cached_tokens);
     }
-    trace_record(s);
+    trace_end(s, loop_now_us(x->a->l));
 }
 
 static void begin(struct ex *x)
@@ -244,7 +245,7 @@ static void on_drained(void *ctx UNUSED, http_ex *h)
 static void log_over(const struct ex *x, bool gone)
 {
     log_info("request", LOG_STR("id", x->request_id),
-             LOG_HEX("trace", x->span.trace, sizeof x->span.trace),
+             LOG_HEX("trace", x->trace.trace, sizeof x->trace.trace),
              LOG_STR("path", x->at ? x->at->path : "?"), LOG_I64("status", x->status),
              LOG_STR("key", x->tenant.name ? x->tenant.name : ""),
              LOG_F64("ms", (double)(loop_now_us(x->a->l) - x->began_us) / 1000),
@@ -260,8 +261,7 @@ static void on_over(void *ctx UNUSED, http_ex *h, bool gone)
         x->at->over(x);
     if (!x->at || !x->at->open)
         log_over(x, gone);
-    if (x->traced)
-        record(x, gone);
+    record(x, gone);
     list_remove(&x->link);
     free(x);
 }

@@ -222,8 +222,7 @@ static void ask(struct ex *x, struct gw_request *r)
     struct gw_fail f;
     uint8_t unique[16];
     memcpy(r->tenant, x->tenant.id, sizeof r->tenant);
-    r->trace = trace_inside(&x->span);
-    r->trace.on = x->traced;
+    r->trace = x->span ? trace_inside(x->span) : x->trace;
     set_client(x, r);
     if (set_deadline(x, r, &f) < 0) {
         gw_request_free(r);

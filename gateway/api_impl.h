@@ -42,8 +42,8 @@ struct ex {
     slice rest;
     struct tenant tenant;
     char request_id[REQUEST_ID_BYTES_MAX + 1];
-    struct trace_span span; /* of this exchange; its trace is in the log, too */
-    bool traced;
+    struct trace_at trace;   /* the client's span; the trace is in the log, too */
+    struct trace_span *span; /* of this exchange; NULL: it is not traced */
     uint64_t began_us, wrote_us;
     int status; /* answered with; 0: not yet */
     bool counted_first;

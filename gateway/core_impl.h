@@ -132,7 +132,7 @@ struct job {
     const struct gw_client_ops *ops;
     void *client;
     enum stage stage;
-    struct trace_span span; /* of the stage; traced requests only */
+    struct trace_span *span; /* of the stage; NULL: it is not traced */
     struct ticket ticket;
     struct list wait_link; /* in gw.waiting, or self-linked */
     uint64_t alone_us;     /* since when there is no worker of the kind at all; 0: there is */
@@ -171,9 +171,9 @@ struct job {
 /* job.c */
 void job_enter(struct job *j, enum stage s);
 /* In two steps, for who asks a worker before the stage is entered: the span that what is asked for
- * lies in, and the stage. */
-struct trace_span job_span(struct job *j, enum stage s);
-void job_enter_with(struct job *j, enum stage s, const struct trace_span *span);
+ * lies in, which is the caller's, and the stage, which takes it. */
+struct trace_span *job_span(struct job *j, enum stage s);
+void job_enter_with(struct job *j, enum stage s, struct trace_span *span);
 void job_wait(struct job *j, enum stage s);            /* for a worker: at the end of the line */
 void job_unwait(struct job *j);                        /* harmless if it does not wait */
 void job_try(struct job *j);                           /* whether one is there now */

@@ -110,43 +110,40 @@ int gw_ask(gw *g, uint64_t now_us, struct gw_request *r, const struct gw_client_
 
 /* ---- what it spends its time on ---- */
 
-static void record(struct job *j)
-{
-    if (!j->span.name)
-        return;
-    j->span.end_us = j->g->now_us;
-    trace_record(&j->span);
-    j->span.name = NULL;
-}
-
-struct trace_span job_span(struct job *j, enum stage s)
+struct trace_span *job_span(struct job *j, enum stage s)
 {
     static const char *const NAMES[] = {"read videos", "tokenize", "look up the answer",
                                         "wait for a worker", "generate"};
-    struct trace_span span = {.name = NULL};
-    if (!j->r->trace.on)
-        return span;
-    trace_begin(&span, &j->r->trace, ++j->g->last_span, NAMES[s],
-                s == STAGE_PLACE ? TRACE_INTERNAL : TRACE_CLIENT, j->g->now_us);
-    j->ask.at = trace_inside(&span);
+    struct trace_span *span =
+        trace_new(&j->r->trace, ++j->g->last_span, NAMES[s],
+                  s == STAGE_PLACE ? TRACE_INTERNAL : TRACE_CLIENT, j->g->now_us);
+    if (span)
+        j->ask.at = trace_inside(span);
     return span;
 }
 
-void job_enter_with(struct job *j, enum stage s, const struct trace_span *span)
+void job_enter_with(struct job *j, enum stage s, struct trace_span *span)
 {
-    record(j);
-    j->span = *span;
+    trace_end(j->span, j->g->now_us);
+    j->span = span;
     j->stage = s;
 }
 
 void job_enter(struct job *j, enum stage s)
 {
-    if (j->stage == s && j->span.name)
+    if (j->stage == s && j->span)
         return;
-    if (j->stage == STAGE_RUN) /* and not the end: its worker is lost */
-        j->span.err = ERR_UNAVAILABLE;
-    struct trace_span span = job_span(j, s);
-    job_enter_with(j, s, &span);
+    if (j->stage == STAGE_RUN && j->span) /* and not the end: its worker is lost */
+        j->span->err = ERR_UNAVAILABLE;
+    job_enter_with(j, s, job_span(j, s));
+}
+
+static void end_span(struct job *j, int err)
+{
+    if (j->span)
+        j->span->err = err;
+    trace_end(j->span, j->g->now_us);
+    j->span = NULL;
 }
 
 /* ---- waiting for a worker ---- */
@@ -229,7 +226,7 @@ static void choice_clear(struct job_choice *c)
 void job_free(struct job *j, const char *reason)
 {
     gw *g = j->g;
-    record(j);
+    end_span(j, 0); /* unless it was ended with an error */
     job_unwait(j);
     timers_cancel(&g->timers, &j->deadline);
     timers_cancel(&g->timers, &j->wake);
@@ -258,7 +255,7 @@ void job_fail(struct job *j, const struct gw_fail *f)
     void *client = j->client;
     struct gw_fail copy = *f; /* f may lie in what is freed */
     j->g->counts.failed++;
-    j->span.err = f->err;
+    end_span(j, f->err);
     job_free(j, f->err == ERR_TIMEOUT ? "deadline" : "failed");
     ops->failed(client, &copy);
 }
@@ -289,7 +286,7 @@ void gw_cancel(gw *g, uint64_t now_us, uint64_t id)
     struct job *j = map_get_u64(g->jobs, id);
     if (j) {
         g->counts.cancelled++;
-        j->span.err = ERR_CANCELLED;
+        end_span(j, ERR_CANCELLED);
         job_free(j, "client gone");
     }
     core_settle(g);

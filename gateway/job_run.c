@@ -188,6 +188,14 @@ static void refuse(struct job *j)
     job_fail(j, &f);
 }
 
+static void go_on_waiting(struct job *j)
+{
+    if (job_outdated(j))
+        job_retokenise(j);
+    else
+        job_alone(j, SERVICE_MODEL, "model worker");
+}
+
 void job_place(struct job *j)
 {
     gw *g = j->g;
@@ -198,15 +206,12 @@ void job_place(struct job *j)
     }
     j->ask.done = on_generated;
     j->ask.chunk = NULL;
-    struct trace_span span = job_span(j, STAGE_RUN);
+    struct trace_span *span = job_span(j, STAGE_RUN);
     do { /* one that cannot be sent to is not chosen again soon */
         w = choose(j);
-        if (!w && job_outdated(j)) {
-            job_retokenise(j);
-            return;
-        }
         if (!w) {
-            job_alone(j, SERVICE_MODEL, "model worker");
+            free(span);
+            go_on_waiting(j);
             return;
         }
     } while (send_generate(j, w) < 0);
@@ -219,8 +224,8 @@ void job_place(struct job *j)
         w->alone = j->id;
     j->moved = false;
     j->heard_us = g->now_us;
-    trace_text(&span, "nunchi.worker", slice_str(w->ready->instance));
-    job_enter_with(j, STAGE_RUN, &span);
+    trace_text(span, "nunchi.worker", slice_str(w->ready->instance));
+    job_enter_with(j, STAGE_RUN, span);
     j->credit = CREDIT_TOKENS;
     j->run = j->ask.request;
     map_put_u64(g->runs, j->run, j);

@@ -18,9 +18,28 @@ void trace_begin(struct trace_span *s, const struct trace_at *at, uint64_t n, co
     memcpy(s->id, &id, sizeof id);
 }
 
+struct trace_span *trace_new(const struct trace_at *at, uint64_t n, const char *name,
+                             enum trace_kind kind, uint64_t now_us)
+{
+    if (!at->on)
+        return NULL;
+    struct trace_span *s = xcalloc(1, sizeof *s);
+    trace_begin(s, at, n, name, kind, now_us);
+    return s;
+}
+
+void trace_end(struct trace_span *s, uint64_t now_us)
+{
+    if (!s)
+        return;
+    s->end_us = now_us;
+    trace_record(s);
+    free(s);
+}
+
 static struct trace_attr *next_attr(struct trace_span *s, const char *key)
 {
-    if (s->n_attrs == TRACE_ATTRS_MAX)
+    if (!s || s->n_attrs == TRACE_ATTRS_MAX)
         return NULL;
     struct trace_attr *a = &s->attrs[s->n_attrs++];
     a->key = key;

@@ -46,6 +46,11 @@ struct trace_span {
  * child of one parent in this process. */
 void trace_begin(struct trace_span *s, const struct trace_at *at, uint64_t n, const char *name,
                  enum trace_kind kind, uint64_t now_us);
+/* The same on the heap, for what lasts: NULL unless at->on, which the other functions take as well
+ * and do nothing. */
+struct trace_span *trace_new(const struct trace_at *at, uint64_t n, const char *name,
+                             enum trace_kind kind, uint64_t now_us);
+void trace_end(struct trace_span *s, uint64_t now_us); /* records it, and frees it */
 /* Beyond TRACE_ATTRS_MAX they are left out. */
 void trace_int(struct trace_span *s, const char *key, int64_t v);
 void trace_text(struct trace_span *s, const char *key, slice v);
