@@ -6,11 +6,13 @@
 #include "gateway/core.h"
 #include "gateway/http.h"
 #include "gateway/keys.h"
+#include "gateway/proxies.h"
 
 typedef struct api api;
 
 struct api_config {
     const keys *keys;        /* NULL: everybody may ask */
+    const proxies *proxies;  /* NULL: nobody stands between us and clients */
     bool metrics_public;     /* /metrics needs no key */
     uint64_t file_max_bytes; /* of one upload */
     uint32_t body_ms;        /* a JSON body is there by then */

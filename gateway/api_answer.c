@@ -198,9 +198,15 @@ static bool wants_no_store(struct ex *x)
 /* Fairness is among keys; without keys among addresses. */
 static void set_client(struct ex *x, struct gw_request *r)
 {
-    slice who = x->a->cfg.keys ? api_tenant(x) : http_client(x->h);
+    uint8_t address[CLIENT_BYTES_MAX];
+    buf forwarded = {0};
+    if (x->a->cfg.proxies)
+        http_header_lines(x->h, "X-Forwarded-For", &forwarded);
+    size_t n = proxies_client(x->a->cfg.proxies, http_client(x->h), buf_slice(&forwarded), address);
+    slice who = x->a->cfg.keys ? api_tenant(x) : (slice){(const char *)address, n};
     struct digest d = digest_of((slice){0}, who);
     memcpy(r->client, d.b, sizeof r->client);
+    buf_clear(&forwarded);
 }
 
 static int set_deadline(struct ex *x, struct gw_request *r, struct gw_fail *f)

@@ -598,6 +598,28 @@ slice http_path(const http_ex *x)
     return slice_str(x->path);
 }
 
+struct lines {
+    const char *name;
+    buf *out;
+};
+
+static enum MHD_Result add_line(void *ctx, enum MHD_ValueKind kind UNUSED, const char *name,
+                                const char *value)
+{
+    struct lines *l = ctx;
+    if (strcasecmp(name, l->name) == 0 && value) {
+        buf_put_str(l->out, l->out->n ? "," : "");
+        buf_put_str(l->out, value);
+    }
+    return MHD_YES;
+}
+
+void http_header_lines(const http_ex *x, const char *name, buf *out)
+{
+    struct lines l = {name, out};
+    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, add_line, &l);
+}
+
 slice http_header(const http_ex *x, const char *name)
 {
     return slice_str(MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, name));

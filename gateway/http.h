@@ -38,6 +38,8 @@ size_t http_n_open(const http *h); /* exchanges */
 slice http_method(const http_ex *x);
 slice http_path(const http_ex *x);                     /* percent-decoded, without the query */
 slice http_header(const http_ex *x, const char *name); /* empty if absent */
+/* Of a header that may come on several lines: all of it, with commas between. */
+void http_header_lines(const http_ex *x, const char *name, buf *out);
 slice http_query(const http_ex *x, const char *name);
 bool http_length(const http_ex *x, uint64_t *out); /* of the body, if it was announced */
 slice http_client(const http_ex *x);               /* its address, as bytes */

@@ -62,6 +62,9 @@ static const struct opt OPTIONS[] = {
     OPT(cluster_secret_file, "cluster-secret-file", OPT_STR, NULL, 0, 0,
         "any bytes, the same at all gateways: what belongs to a key is stored under names made "
         "with it"),
+    OPT(trusted_proxies, "trusted-proxies", OPT_STR, NULL, 0, 0,
+        "load balancers before this gateway, as 10.0.0.0/8,fd00::/8: X-Forwarded-For is believed "
+        "from them, so that clients are told apart"),
     OPT(metrics_public, "metrics-public", OPT_BOOL, "false", 0, 0, "/metrics needs no key"),
 
     CONFIG_GROUP("Cluster"),

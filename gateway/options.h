@@ -13,6 +13,7 @@ struct gateway_options {
     char *route;
     char *keys_file, *cluster_secret_file;
     bool metrics_public;
+    char *trusted_proxies;
     char *otlp;
     double trace_ratio;
     char *curve_key_file, *curve_allow_file, *curve_server_key;

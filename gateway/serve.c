@@ -21,6 +21,7 @@ struct gateway_serve {
     loop *l;
     const struct gateway_options *o;
     keys *keys;
+    proxies *proxies;
     bus *b;
     hub *h;
     gw *g;
@@ -172,6 +173,7 @@ static void collect(void *ctx)
 static int start_http(gateway_serve *v, struct why *w)
 {
     struct api_config ac = {.keys = v->keys,
+                            .proxies = v->proxies,
                             .metrics_public = v->o->metrics_public,
                             .file_max_bytes = (uint64_t)v->o->file_max_bytes,
                             .body_ms = (uint32_t)v->o->body_ms,
@@ -204,7 +206,9 @@ int gateway_serve_new(loop *l, const struct gateway_options *o, gateway_serve **
     v->o = o;
     *out = NULL;
     start_core(v);
-    int e = load_keys(v, w);
+    int e = proxies_new(o->trusted_proxies, &v->proxies, w);
+    if (e == 0)
+        e = load_keys(v, w);
     if (e == 0)
         e = start_hub(v, w);
     if (e == 0)
@@ -238,6 +242,7 @@ void gateway_serve_free(gateway_serve *v)
     hub_free(v->h);
     bus_free(v->b);
     keys_free(v->keys);
+    proxies_free(v->proxies);
     free(v);
 }
 

@@ -167,6 +167,22 @@ static void answer_later(void **state UNUSED)
     assert_true(has("X-Test: ab: c\r\n")); /* no header of its own */
 }
 
+static void a_header_on_several_lines(void **state UNUSED)
+{
+    buf all = {0};
+    say("GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nx-forwarded-for: "
+        "3.3.3.3\r\n\r\n");
+    UNTIL(s.n_end == 1);
+    http_header_lines(s.x, "X-Forwarded-For", &all);
+    assert_string_equal(buf_cstr(&all), "1.1.1.1, 2.2.2.2,3.3.3.3");
+    buf_reset(&all);
+    http_header_lines(s.x, "X-Other", &all);
+    assert_int_equal(all.n, 0);
+    http_respond(s.x, 200, "text/plain", SLICE_LIT("ok"));
+    UNTIL(s.n_over == 1);
+    buf_clear(&all);
+}
+
 static void stream(void **state UNUSED)
 {
     say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -435,6 +451,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {T(whole_answer),
                                        T(answer_later),
+                                       T(a_header_on_several_lines),
                                        T(stream),
                                        T(leaves_while_waiting),
                                        T(leaves_an_idle_stream),
