@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "common/base/shared.h"
 #include "common/base/arena.h"
 #include "common/base/list.h"
 #include "common/base/map.h"
@@ -197,9 +198,24 @@ static void a_list_is_popped_from_its_front(void **state UNUSED)
     assert_null(list_pop(&head));
 }
 
+static void shared_bytes_become_fewer(void **state UNUSED)
+{
+    shared *s = shared_new(10);
+    memcpy(shared_bytes(s), "0123456789", 10);
+    shared_narrow(s, (slice){shared_bytes(s) + 3, 5});
+    assert_int_equal(shared_slice(s).n, 5);
+    assert_memory_equal(shared_bytes(s), "34567", 5);
+    shared_narrow(s, (slice){shared_bytes(s) + 4, 1}); /* counted from what is left */
+    assert_memory_equal(shared_slice(s).p, "7", 1);
+    shared_narrow(s, (slice){shared_bytes(s) + 1, 0});
+    assert_int_equal(shared_slice(s).n, 0);
+    shared_unref(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shared_bytes_become_fewer),
         cmocka_unit_test(an_arena_gives_zeroed_aligned_memory),
         cmocka_unit_test(a_budget_is_kept),
         cmocka_unit_test(arena_get_is_for_limited_sizes),
