@@ -32,9 +32,9 @@ def until(condition, seconds=30, what="a condition"):
 
 
 class Cluster:
-    def __init__(self, home, model=SMOLLM2, workers=1, args=()):
+    def __init__(self, home, model=SMOLLM2, workers=1, args=(), env=None):
         self.home = pathlib.Path(home)
-        self.env = dict(os.environ, NUNCHI_HOME=str(self.home))
+        self.env = dict(os.environ, NUNCHI_HOME=str(self.home), **(env or {}))
         self.env.pop("NUNCHI_URL", None)
         self.env.pop("NUNCHI_API_KEY", None)
         self.args = ["up", "--port", "0", "--model", str(model), "--workers", str(workers), "--timeout", str(120 * SLOW), *args]

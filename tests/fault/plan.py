@@ -1,5 +1,6 @@
 """What goes wrong, and when: a schedule that is a function of a seed, carried out on a running cluster."""
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -10,8 +11,26 @@ import time
 import proxy
 
 # Kinds of faults, and how often beside each other.
-WEIGHTS = {"kill": 5, "freeze": 3, "end": 2, "redis-full": 1, "redis-slow": 1, "cut": 2, "partition": 2, "delay": 1, "garble": 3}
+WEIGHTS = {"kill": 5, "freeze": 3, "end": 2, "redis-full": 1, "redis-slow": 1, "cut": 2, "partition": 2, "delay": 1, "garble": 3, "clock": 1}
 SERVICES = {"model": 5, "tokenizer": 2, "cache": 2, "video": 1, "redis-kv": 1, "redis": 1, "gateway-2": 1}
+
+
+# What everybody's clock on the wall jumps by.
+JUMPS = ["+1h", "-1h", "+400d", "-400d"]
+FAKETIME = pathlib.Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+class Clock:
+    """The time that the services of a cluster read (not its monotonic clock), by libfaketime: start them with `env`."""
+
+    def __init__(self, folder):
+        self.file = pathlib.Path(folder, "clock")
+        self.jump("+0")
+        self.env = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.file), "FAKETIME_CACHE_DURATION": "1",
+                    "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+    def jump(self, by):
+        self.file.write_text(by + "\n")
 
 
 class Fault:
@@ -32,12 +51,14 @@ def schedule(seed, seconds, every=3.0, only=None):
             service = "the worker behind the proxy"
         elif kind.startswith("redis-"):
             service = rnd.choice(["redis", "redis-kv"])
+        elif kind == "clock":
+            service = rnd.choice(JUMPS)
         elif only == "kill":
             service = "model"
         if service == "gateway-2" and kind == "kill":
             kind = "end"  # killed, it takes its own connections with it, which is no loss of ours
         length = {"freeze": rnd.choice([0.5, 2.5, 5.0]), "partition": 4.0, "garble": 3.0, "delay": 3.0, "redis-full": 4.0,
-                  "redis-slow": 3.0}.get(kind, 0)
+                  "redis-slow": 3.0, "clock": 4.0}.get(kind, 0)
         faults.append(Fault(at, kind, service, length, rnd.random()))
         at += every * (0.5 + rnd.random()) if not only else every
     return faults
@@ -54,8 +75,8 @@ def redis(cluster, name, *words):
 class Chaos:
     """Carries a schedule out. Runs one more worker, whose connections to the gateways go through a proxy."""
 
-    def __init__(self, cluster, build, model, faults, say=lambda text: None):
-        self.cluster, self.faults, self.say = cluster, faults, say
+    def __init__(self, cluster, build, model, faults, clock, say=lambda text: None):
+        self.cluster, self.faults, self.clock, self.say = cluster, faults, clock, say
         self.pending, self.counts, self.stop = [], {}, threading.Event()
         sockets = cluster.state()["sockets"]
         self.proxies = [proxy.Proxy(f"{sockets}/proxy-{i}.sock", f"{sockets}/{name}.sock", seed=i)
@@ -94,6 +115,9 @@ class Chaos:
             self.later(fault.seconds, lambda: redis(self.cluster, fault.service, "CONFIG", "SET", "maxmemory", "1gb"))
         elif fault.kind == "redis-slow":
             redis(self.cluster, fault.service, "CLIENT", "PAUSE", str(int(fault.seconds * 1000)))
+        elif fault.kind == "clock":
+            self.clock.jump(fault.service)
+            self.later(fault.seconds, lambda: self.clock.jump("+0"))
         elif fault.kind == "cut":
             for p in self.proxies:
                 p.cut()
