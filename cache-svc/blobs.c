@@ -151,7 +151,8 @@ static void take_value(struct op *op, struct blob_slot *s, const Nunchi__BlobKey
     if (!v)
         return;
     hold(op, s, v);
-    ram_tier_put(blob_is_kv(k) ? c->kv : c->ram, s->name, v, ram_end(c, k->space, expires));
+    ram_tier_put(blob_is_kv(k) ? c->kv : c->ram, pb_slice(k->tenant), s->name, v,
+                 ram_end(c, k->space, expires));
     shared_unref(v);
 }
 
@@ -296,7 +297,8 @@ void blob_cache(struct op *op, const Nunchi__BlobPut *q, slice value)
     slice name = name_blob(op->a, q->key);
     shared *v = blob_copy(value);
     if (v)
-        ram_tier_put(kv ? c->kv : c->ram, name, v, ram_end(c, q->key->space, expires));
+        ram_tier_put(kv ? c->kv : c->ram, pb_slice(q->key->tenant), name, v,
+                     ram_end(c, q->key->space, expires));
     shared_unref(v);
     if (kv && !c->st.send_kv)
         return;
@@ -317,7 +319,8 @@ static int keep_durable(struct op *op, const Nunchi__BlobPut *q, slice value)
     int e = put_durable(op, name, buf_slice(&sealed), pb_slice(q->owner));
     shared *v = e == 0 ? blob_copy(value) : NULL;
     if (v)
-        ram_tier_put(op->c->ram, name, v, ram_end(op->c, q->key->space, 0));
+        ram_tier_put(op->c->ram, pb_slice(q->key->tenant), name, v,
+                     ram_end(op->c, q->key->space, 0));
     shared_unref(v);
     buf_clear(&sealed);
     return e;

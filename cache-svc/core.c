@@ -200,6 +200,11 @@ void cache_core_gone(cache_core *c, uint64_t from)
  * --------------------------------------------------------------------------------------------------------------------
  */
 
+static size_t share_of(const struct cache_limits *lim, uint64_t budget)
+{
+    return (size_t)(budget / 100 * lim->tenant_percent);
+}
+
 cache_core *cache_core_new(const struct cache_limits *lim, const struct cache_store *st,
                            const struct cache_out *out)
 {
@@ -207,8 +212,8 @@ cache_core *cache_core_new(const struct cache_limits *lim, const struct cache_st
     c->lim = *lim;
     c->st = *st;
     c->out = *out;
-    c->ram = ram_tier_new((size_t)lim->ram_bytes);
-    c->kv = ram_tier_new((size_t)lim->kv_ram_bytes);
+    c->ram = ram_tier_new((size_t)lim->ram_bytes, share_of(lim, lim->ram_bytes));
+    c->kv = ram_tier_new((size_t)lim->kv_ram_bytes, share_of(lim, lim->kv_ram_bytes));
     list_init(&c->ops);
     return c;
 }

@@ -18,6 +18,7 @@ typedef struct cache_core cache_core;
 struct cache_limits {
     struct file_limits files;
     uint64_t ram_bytes, kv_ram_bytes;
+    uint64_t tenant_percent; /* of memory: a tenant that has more makes room from its own */
     uint64_t result_ttl_s, kv_ttl_s;
 };
 

@@ -17,6 +17,9 @@ static const struct opt OPTIONS[] = {
     OPT(redis_timeout_ms, "redis-timeout-ms", OPT_MS, "1000", 10, 60000,
         "Redis is taken for away when it is silent for so long on an open command"),
     OPT(ram_bytes, "ram-bytes", OPT_SIZE, "256m", 0, 0, "memory for values before Redis is asked"),
+    OPT(tenant_percent, "tenant-percent", OPT_INT, "50", 1, 100,
+        "a tenant that has more than this part of the memory, of values or of KV blocks, makes room "
+        "from its own when it is full"),
     OPT(result_ttl_s, "result-ttl-s", OPT_INT, "86400", 1, 2592000,
         "how long an answer is remembered, where the asker does not say"),
 

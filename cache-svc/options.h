@@ -7,7 +7,7 @@
 struct cache_options {
     char *redis, *redis_password_file;
     int64_t redis_timeout_ms;
-    int64_t ram_bytes, result_ttl_s;
+    int64_t ram_bytes, tenant_percent, result_ttl_s;
     char *kv_redis;
     int64_t kv_timeout_ms, kv_ram_bytes, kv_ttl_s;
     int64_t files_quota_bytes, files_quota_count, files_ttl_s, files_silent_ms;

@@ -251,6 +251,7 @@ static void make_core(cache_serve *s, const struct cache_options *o)
                   .silent_ms = (uint64_t)o->files_silent_ms},
         .ram_bytes = (uint64_t)o->ram_bytes,
         .kv_ram_bytes = (uint64_t)o->kv_ram_bytes,
+        .tenant_percent = (uint64_t)o->tenant_percent,
         .result_ttl_s = (uint64_t)o->result_ttl_s,
         .kv_ttl_s = (uint64_t)o->kv_ttl_s,
     };

@@ -58,17 +58,22 @@ static void every_damaged_byte_is_seen(void **state UNUSED)
  * -----------------------------------------------------------------------------------------------------------
  */
 
-static void put_bytes(ram_tier *t, const char *key, size_t n, uint64_t ends_ms)
+static void put_for(ram_tier *t, const char *tenant, const char *key, size_t n, uint64_t ends_ms)
 {
     shared *v = shared_new(n);
     memset(shared_bytes(v), key[0], n);
-    ram_tier_put(t, slice_str(key), v, ends_ms);
+    ram_tier_put(t, slice_str(tenant), slice_str(key), v, ends_ms);
     shared_unref(v);
+}
+
+static void put_bytes(ram_tier *t, const char *key, size_t n, uint64_t ends_ms)
+{
+    put_for(t, "", key, n, ends_ms);
 }
 
 static void the_least_used_goes_first(void **state UNUSED)
 {
-    ram_tier *t = ram_tier_new(4 * 1300);
+    ram_tier *t = ram_tier_new(4 * 1300, 4 * 1300);
     static const char *const keys[] = {"a", "b", "c", "d"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         put_bytes(t, keys[i], 1000, UINT64_MAX);
@@ -93,7 +98,7 @@ static void the_least_used_goes_first(void **state UNUSED)
 static void what_is_asked_for_survives_what_comes_once(void **state UNUSED)
 {
     char key[32];
-    ram_tier *t = ram_tier_new(40 * 1300);
+    ram_tier *t = ram_tier_new(40 * 1300, 40 * 1300);
     size_t hits = 0;
     for (int round = 0; round < 100; round++) {
         for (int i = 0; i < 10; i++) {
@@ -118,10 +123,48 @@ static void what_is_asked_for_survives_what_comes_once(void **state UNUSED)
     ram_tier_free(t);
 }
 
+/* A tenant's flood, however useful to itself, leaves the others what they have in the rest. */
+static void a_flood_makes_room_from_its_own(void **state UNUSED)
+{
+    enum { ENTRY = 1300, ROOM = 100 };
+    char key[32];
+    ram_tier *t = ram_tier_new(ROOM * ENTRY, ROOM / 2 * ENTRY);
+    for (int i = 0; i < 40; i++) {
+        snprintf(key, sizeof key, "quiet %d", i);
+        put_for(t, "quiet", key, 1000, UINT64_MAX);
+    }
+    for (int i = 0; i < 1000; i++) {
+        snprintf(key, sizeof key, "loud %d", i);
+        put_for(t, "loud", key, 1000, UINT64_MAX);
+        assert_true(ram_tier_get(t, slice_str(key), 0)); /* asked for again at once */
+    }
+    for (int i = 0; i < 40; i++) {
+        snprintf(key, sizeof key, "quiet %d", i);
+        assert_true(ram_tier_has(t, slice_str(key), 0));
+    }
+    assert_true(ram_tier_bytes(t) > (ROOM - 3) * ENTRY); /* and what nobody else uses it may have */
+    for (int i = 0; i < 60; i++) { /* whoever has less than a share takes it from the oldest */
+        snprintf(key, sizeof key, "third %d", i);
+        put_for(t, "third", key, 1000, UINT64_MAX);
+    }
+    snprintf(key, sizeof key, "third %d", 59);
+    assert_true(ram_tier_has(t, slice_str(key), 0));
+    for (int i = 0; i < 1000; i++) {
+        snprintf(key, sizeof key, "loud %d", i);
+        ram_tier_del(t, slice_str(key));
+        snprintf(key, sizeof key, "third %d", i % 60);
+        ram_tier_del(t, slice_str(key));
+        snprintf(key, sizeof key, "quiet %d", i % 40);
+        ram_tier_del(t, slice_str(key));
+    }
+    assert_int_equal(ram_tier_bytes(t), 0);
+    ram_tier_free(t);
+}
+
 /* A value that is on its way out lives until it has gone, whatever the cache does. */
 static void who_holds_a_value_keeps_it(void **state UNUSED)
 {
-    ram_tier *t = ram_tier_new(4 * 1300);
+    ram_tier *t = ram_tier_new(4 * 1300, 4 * 1300);
     put_bytes(t, "a", 1000, UINT64_MAX);
     shared *v = shared_ref(ram_tier_get(t, SLICE_LIT("a"), 0));
     ram_tier_free(t);
@@ -131,7 +174,7 @@ static void who_holds_a_value_keeps_it(void **state UNUSED)
 
 static void no_budget_and_too_large(void **state UNUSED)
 {
-    ram_tier *none = ram_tier_new(0), *small = ram_tier_new(8000);
+    ram_tier *none = ram_tier_new(0, 0), *small = ram_tier_new(8000, 8000);
     put_bytes(none, "k", 1, UINT64_MAX);
     assert_false(ram_tier_get(none, SLICE_LIT("k"), 0));
     put_bytes(small, "k", 1, UINT64_MAX);
@@ -414,6 +457,7 @@ int main(void)
         cmocka_unit_test(every_damaged_byte_is_seen),
         cmocka_unit_test(the_least_used_goes_first),
         cmocka_unit_test(what_is_asked_for_survives_what_comes_once),
+        cmocka_unit_test(a_flood_makes_room_from_its_own),
         cmocka_unit_test(who_holds_a_value_keeps_it),
         cmocka_unit_test(no_budget_and_too_large),
         cmocka_unit_test(records_are_read_and_damaged_ones_are_not),

@@ -77,7 +77,8 @@ static int send_kv(void *ctx, slice g, const slice *argv, size_t n, store_fn fn,
 static void bench_open(struct bench *t)
 {
     *t = (struct bench){0};
-    struct cache_limits lim = {.kv_ram_bytes = 1 << 20, .kv_ttl_s = 10, .result_ttl_s = 10};
+    struct cache_limits lim = {
+        .kv_ram_bytes = 1 << 20, .tenant_percent = 50, .kv_ttl_s = 10, .result_ttl_s = 10};
     struct cache_store st = {.ctx = t, .send = send_nowhere, .send_kv = send_kv};
     struct cache_out out = {.ctx = t, .done = done, .failed = failed};
     t->c = cache_core_new(&lim, &st, &out);
