@@ -173,10 +173,13 @@ static void record(struct ex *x, bool gone)
     struct trace_span *s = x->span;
     if (!s)
         return;
+    if (!x->at || !slice_starts(slice_str(x->at->path), SLICE_LIT("/v1/"))) {
+        free(s); /* probes and strangers would be most of all traces */
+        return;
+    }
     s->err = x->status >= 500 ? ERR_INTERNAL : gone ? ERR_CANCELLED : 0;
-    if (x->at)
-        s->name = x->at->path;
-    trace_text(s, "http.request.method", slice_str(x->at ? x->at->method : ""));
+    s->name = x->at->path;
+    trace_text(s, "http.request.method", slice_str(x->at->method));
     trace_text(s, "nunchi.request_id", slice_str(x->request_id));
     trace_int(s, "http.response.status_code", x->status);
     if (x->usage.prompt_tokens) {

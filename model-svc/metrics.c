@@ -39,13 +39,18 @@ static const struct metric_row TABLE[] = {ROWS(ROW)};
 
 static struct {
     metric *rows[ARRAY_LEN(TABLE)];
-    metric *done, *failed, *prompt, *cached, *fetched, *generated;
+    metric *done, *failed, *refused, *prompt, *cached, *fetched, *generated;
     metric *step_s, *queue_s, *prefill_s, *decode_s;
 } all;
 
 /* 0.1 ms to 10 s: steps of small models are short. */
 static const double STEP_SECONDS[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
                                       0.05,   0.1,     0.25,   0.5,   1,      2.5,   5,    10};
+
+static metric *requests(const char *labels)
+{
+    return metric_counter("nunchi_model_requests_total", labels, "Requests by how they ended");
+}
 
 static metric *phase(const char *labels)
 {
@@ -64,9 +69,9 @@ static metric *tokens(const char *labels)
 void model_metrics_init(void)
 {
     metric_rows_make(TABLE, ARRAY_LEN(TABLE), all.rows);
-    all.done = metric_counter("nunchi_model_requests_total", "result=\"done\"", "Requests ended");
-    all.failed =
-        metric_counter("nunchi_model_requests_total", "result=\"failed\"", "Requests ended");
+    all.done = requests("result=\"done\"");
+    all.failed = requests("result=\"failed\"");
+    all.refused = requests("result=\"refused\"");
     all.prompt = tokens("kind=\"prompt\"");
     all.cached = tokens("kind=\"cached\"");
     all.fetched = tokens("kind=\"fetched\"");
@@ -105,4 +110,9 @@ void model_metrics_done(const struct sched_done *d)
 void model_metrics_error(void)
 {
     metric_inc(all.failed);
+}
+
+void model_metrics_refused(void)
+{
+    metric_inc(all.refused);
 }

@@ -8,6 +8,7 @@ void model_metrics_init(void); /* before any other, and before threads */
 void model_metrics_load(const struct sched_load *l);
 void model_metrics_step(uint64_t took_us); /* any thread */
 void model_metrics_done(const struct sched_done *d);
-void model_metrics_error(void);
+void model_metrics_error(void);   /* of one that was taken */
+void model_metrics_refused(void);
 
 #endif

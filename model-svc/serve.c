@@ -257,6 +257,7 @@ static void on_request(model_serve *v, uint64_t gateway, const struct wire_msg *
     if (err >= 0)
         return;
     arena_free(a);
+    model_metrics_refused();
     log_debug("refused", LOG_STR("error", err_name(err)), LOG_STR("field", w.field),
               LOG_STR("why", w.text));
     /* an ERROR for one that is here twice would end the one that is computed */

@@ -160,6 +160,15 @@ def test_who_does_not_want_it_is_not_traced(traced, collector):
     assert not collector.of(off)
 
 
+def test_probes_are_not_traced(traced, collector):
+    probe, question = b"\x22" * 16, b"\x23" * 16
+    for path in ("/healthz", "/readyz", "/metrics", "/none"):
+        traced.request("GET", path, headers={"traceparent": f"00-{probe.hex()}-00f067aa0ba902b7-01"})
+    ask(traced, question, 1, 4)
+    until(lambda: any(g.span.name == "/v1/chat/completions" for g in collector.of(question)), 30, "the later one")
+    assert not collector.of(probe)
+
+
 def test_a_collector_that_is_away_costs_nothing_but_spans(traced, collector):
     collector.status = 503
     try:
