@@ -90,7 +90,7 @@ redisReplyObjectFunctions STORE_OBJECTS = {create_string, create_array, create_i
 
 void store_objects_read(redisReader *r, int fd, size_t n)
 {
-    char *more = sdsMakeRoomFor(r->buf, n);
+    char *more = r->buf && !r->err ? sdsMakeRoomFor(r->buf, n) : NULL;
     if (!more)
         return;
     r->buf = more;
