@@ -266,8 +266,10 @@ void vid_disk_done(vid *v, uint64_t now_us, uint64_t job, int err)
     }
     if (err < 0) {
         struct why w;
-        why_set(&w, ERR_IO, "file", "the upload could not be written to disk");
-        refuse_upload(j, ERR_IO, &w);
+        why_set(&w, err, "file",
+                err == ERR_UNAVAILABLE ? "there is no room for the upload now; try again later"
+                                       : "the upload could not be written to disk");
+        refuse_upload(j, err, &w);
         return;
     }
     if (j->state == VID_SEALING) {

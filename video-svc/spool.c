@@ -196,6 +196,12 @@ void spool_close(spool *s)
 
 /* ---- files ---- */
 
+/* A full disk is nobody's fault, and passes: another worker, or a later time, has room. */
+static int disk_error(void)
+{
+    return errno == ENOSPC || errno == EDQUOT ? ERR_UNAVAILABLE : ERR_IO;
+}
+
 static int write_all(int fd, slice bytes)
 {
     while (bytes.n > 0) {
@@ -203,7 +209,7 @@ static int write_all(int fd, slice bytes)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return ERR_IO;
+            return disk_error();
         bytes.p += n;
         bytes.n -= (size_t)n;
     }
@@ -216,7 +222,7 @@ int spool_write(spool *s, const struct vid_saved *f, slice bytes)
     file_name(f, "video", name);
     int fd = openat(s->dir, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd < 0)
-        return ERR_IO;
+        return disk_error();
     int e = write_all(fd, bytes);
     close(fd);
     return e;
@@ -226,8 +232,8 @@ static int sync_file(const spool *s, const char *name)
 {
     int fd = openat(s->dir, name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return ERR_IO;
-    int e = fsync(fd) < 0 ? ERR_IO : 0;
+        return disk_error();
+    int e = fsync(fd) < 0 ? disk_error() : 0;
     close(fd);
     return e;
 }
@@ -240,14 +246,14 @@ static int write_entry(spool *s, const struct vid_saved *f)
     buf b = {0};
     pack_entry(f, &b);
     int fd = openat(s->dir, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int e = fd < 0 ? ERR_IO : write_all(fd, buf_slice(&b));
+    int e = fd < 0 ? disk_error() : write_all(fd, buf_slice(&b));
     if (e >= 0 && fsync(fd) < 0)
-        e = ERR_IO;
+        e = disk_error();
     if (fd >= 0)
         close(fd);
     buf_clear(&b);
     if (e >= 0 && (renameat(s->dir, fresh, s->dir, name) < 0 || fsync(s->dir) < 0))
-        e = ERR_IO;
+        e = disk_error();
     return e;
 }
 

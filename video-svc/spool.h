@@ -17,8 +17,8 @@ typedef struct spool spool;
 int spool_open(const char *folder, spool **out, struct why *w) MUST_USE;
 void spool_close(spool *s);
 
-int spool_write(spool *s, const struct vid_saved *f,
-                slice bytes) MUST_USE; /* appends; makes the file at first */
+/* These two: ERR_UNAVAILABLE where the disk is full, else ERR_IO. Appends; makes the file at first. */
+int spool_write(spool *s, const struct vid_saved *f, slice bytes) MUST_USE;
 /* To the disk with its journal entry: after 0 it survives a crash of the machine. */
 int spool_seal(spool *s, const struct vid_saved *f) MUST_USE;
 void spool_remove(spool *s, const struct vid_saved *f);
