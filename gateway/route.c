@@ -36,7 +36,8 @@ static slice pool_key(enum service s, slice model, char key[NAME_BYTES_MAX + 1])
 {
     size_t n = model.n < NAME_BYTES_MAX ? model.n : NAME_BYTES_MAX;
     key[0] = (char)('0' + s);
-    memcpy(key + 1, model.p, n);
+    if (n)
+        memcpy(key + 1, model.p, n);
     return (slice){key, n + 1};
 }
 
