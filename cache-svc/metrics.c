@@ -29,9 +29,7 @@
     X(l->store_up, "redis_up", NULL, "1: records and values can be stored", true)                  \
     X(l->kv_stores_up, "kv_redis_up", NULL, "Redis servers for KV that can be reached", true)
 
-#define ROW(value, name_, labels_, help_, gauge_)                                                  \
-    {.name = "nunchi_cache_" name_, .labels = labels_, .help = help_, .gauge = gauge_},
-#define VALUE(value, name_, labels_, help_, gauge_) (double)(value),
+#define ROW(value, name, ...) METRIC_ROW(value, "nunchi_cache_" name, __VA_ARGS__)
 
 static const struct metric_row TABLE[] = {ROWS(ROW)};
 
@@ -58,6 +56,6 @@ void cache_metrics_failed(void)
 
 void cache_metrics_counts(const struct cache_counts *c, const struct cache_levels *l)
 {
-    const double now[] = {ROWS(VALUE)};
+    const double now[] = {ROWS(METRIC_VALUE)};
     metric_rows_set(all.rows, now, ARRAY_LEN(now));
 }

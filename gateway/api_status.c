@@ -140,9 +140,7 @@ void status_ready(struct ex *x)
     X(s->ready, "ready", NULL, "1: a question sent now would be answered", true)
 #define WORKERS_HELP "Workers that are up and take work"
 
-#define ROW(value, name_, labels_, help_, gauge_)                                                  \
-    {.name = "nunchi_gateway_" name_, .labels = labels_, .help = help_, .gauge = gauge_},
-#define VALUE(value, name_, labels_, help_, gauge_) (double)(value),
+#define ROW(value, name, ...) METRIC_ROW(value, "nunchi_gateway_" name, __VA_ARGS__)
 
 static const struct metric_row TABLE[] = {ROWS(ROW)};
 
@@ -196,7 +194,7 @@ static void bring_up_to_date(gw *g)
     const struct gw_counts *c = gw_counts(g);
     struct route_counts r = gw_route_counts(g);
     gw_state(g, &state);
-    const double now[] = {ROWS(VALUE)};
+    const double now[] = {ROWS(METRIC_VALUE)};
     metric_rows_set(all.rows, now, ARRAY_LEN(now));
 }
 

@@ -31,9 +31,7 @@
     "Blocks that a prompt lacks here: fetched from a cache, missed there, damaged, or not asked "  \
     "for because computing them is sooner done"
 
-#define ROW(value, name_, labels_, help_, gauge_)                                                  \
-    {.name = "nunchi_model_" name_, .labels = labels_, .help = help_, .gauge = gauge_},
-#define VALUE(value, name_, labels_, help_, gauge_) (double)(value),
+#define ROW(value, name, ...) METRIC_ROW(value, "nunchi_model_" name, __VA_ARGS__)
 
 static const struct metric_row TABLE[] = {ROWS(ROW)};
 
@@ -85,7 +83,7 @@ void model_metrics_init(void)
 
 void model_metrics_load(const struct sched_load *l)
 {
-    const double now[] = {ROWS(VALUE)};
+    const double now[] = {ROWS(METRIC_VALUE)};
     metric_rows_set(all.rows, now, ARRAY_LEN(now));
 }
 

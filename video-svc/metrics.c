@@ -13,9 +13,7 @@
     X(l->failed, "files_total", "result=\"failed\"", FILES_HELP, false)                            \
     X(l->seen_before, "files_total", "result=\"known\"", FILES_HELP, false)
 
-#define ROW(value, name_, labels_, help_, gauge_)                                                  \
-    {.name = "nunchi_video_" name_, .labels = labels_, .help = help_, .gauge = gauge_},
-#define VALUE(value, name_, labels_, help_, gauge_) (double)(value),
+#define ROW(value, name, ...) METRIC_ROW(value, "nunchi_video_" name, __VA_ARGS__)
 
 static const struct metric_row TABLE[] = {ROWS(ROW)};
 
@@ -24,6 +22,6 @@ void video_metrics(const struct vid_load *l)
     static metric *rows[ARRAY_LEN(TABLE)];
     if (!rows[0])
         metric_rows_make(TABLE, ARRAY_LEN(TABLE), rows);
-    const double now[] = {ROWS(VALUE)};
+    const double now[] = {ROWS(METRIC_VALUE)};
     metric_rows_set(rows, now, ARRAY_LEN(now));
 }

@@ -34,6 +34,10 @@ struct metric_row {
     const char *name, *labels, *help; /* labels NULL: "" */
     bool gauge;                       /* else a counter */
 };
+/* A table and the array of its values from one list of X(value, name, labels, help, gauge). */
+#define METRIC_ROW(value, name_, labels_, help_, gauge_)                                           \
+    {.name = name_, .labels = labels_, .help = help_, .gauge = gauge_},
+#define METRIC_VALUE(value, name_, labels_, help_, gauge_) (double)(value),
 void metric_rows_make(const struct metric_row *rows, size_t n, metric **out);
 void metric_rows_set(metric *const *m, const double *now, size_t n);
 
