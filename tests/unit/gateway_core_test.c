@@ -461,7 +461,8 @@ static void least_loaded(void **state UNUSED)
     assert_true(count_to(&w, MODEL_B, WIRE_REQUEST) >= 2);
 }
 
-/* A worker whose own faults end one request after another is left alone; the others go elsewhere. */
+/* A worker whose own faults end one request after another is left alone; the others go elsewhere.
+ */
 static void a_worker_that_fails_everything(void **state UNUSED)
 {
     struct heard many[FAILURES_MAX + 2] = {0};
@@ -506,19 +507,19 @@ enum { TOKENIZER_B = 6 };
 static void another_file_of_the_model(void **state UNUSED)
 {
     struct gw_state s;
-    up_of(&w, TOKENIZER, "tokenizer", 1, 8);
-    up_of(&w, MODEL, "model", 1, 1);
+    up_as(&w, TOKENIZER, &(struct spec){"tokenizer", "m", NUMERICS, 1, 8});
+    up_as(&w, MODEL, &(struct spec){"model", "m", NUMERICS, 1, 1});
     ask_with(&w, "", &h);
     assert_int_equal(count_to(&w, TOKENIZER, WIRE_REQUEST), 1);
     gw_peer_down(w.g, w.now, MODEL, false);
-    up_of(&w, MODEL_B, "model", 2, 1);
+    up_as(&w, MODEL_B, &(struct spec){"model", "m", NUMERICS, 2, 1});
     tokenised(&w); /* for a file that no worker has any more, and nobody else can do it yet */
     turn(&w, 1000);
     assert_int_equal(count_to(&w, MODEL_B, WIRE_REQUEST), 0);
     assert_int_equal(count_to(&w, TOKENIZER, WIRE_REQUEST), 1); /* not again and again */
     gw_state(w.g, &s);
     assert_false(s.ready);
-    up_of(&w, TOKENIZER_B, "tokenizer", 2, 8);
+    up_as(&w, TOKENIZER_B, &(struct spec){"tokenizer", "m", NUMERICS, 2, 8});
     assert_int_equal(count_to(&w, TOKENIZER_B, WIRE_REQUEST), 1);
     gw_state(w.g, &s);
     assert_true(s.ready);
@@ -528,7 +529,7 @@ static void another_file_of_the_model(void **state UNUSED)
     words(&w, run, 0, 0, 1, "a");
     /* Begun: it cannot go on with another file, and says so after a while. */
     gw_peer_down(w.g, w.now, MODEL_B, true);
-    up_of(&w, MODEL, "model", 1, 1);
+    up_as(&w, MODEL, &(struct spec){"model", "m", NUMERICS, 1, 1});
     turn(&w, 6000);
     assert_int_equal(count_to(&w, MODEL, WIRE_REQUEST), 0);
     assert_int_equal(h.n_failed, 1);

@@ -156,53 +156,43 @@ static inline void *body_of(struct world *w, const struct sent *s,
 
 static const uint8_t NUMERICS[32] = {1, 2, 3}, NUMERICS_B[32] = {9};
 
-/* weights: every byte of the digest of the model's file; 0: it does not say. */
-static inline void up_of(struct world *w, uint64_t peer, const char *service, uint8_t weights,
-                         uint32_t slots)
+struct spec {
+    const char *service, *model; /* model NULL: none */
+    const uint8_t *numerics;     /* 32 */
+    uint8_t weights; /* every byte of the digest of the model's file; 0: it does not say */
+    uint32_t slots;
+};
+
+static inline void up_as(struct world *w, uint64_t peer, const struct spec *s)
 {
-    uint8_t digest[32];
-    memset(digest, weights, sizeof digest);
     Nunchi__Ready r;
     Nunchi__ModelInfo m, *models[] = {&m};
-    char instance[16], name[] = "m", service_text[16];
+    uint8_t digest[32];
+    char instance[16], name[64], service_text[16];
     nunchi__ready__init(&r);
     nunchi__model_info__init(&m);
     snprintf(instance, sizeof instance, "i%d", (int)peer);
-    snprintf(service_text, sizeof service_text, "%s", service);
+    snprintf(service_text, sizeof service_text, "%s", s->service);
     r.service = service_text;
     r.instance = instance;
-    r.slots = slots;
-    m.name = name;
-    m.n_context = 2048;
-    m.numerics = pb_bytes((slice){(const char *)NUMERICS, 32});
-    m.weights = pb_bytes((slice){(const char *)digest, weights ? 32 : 0});
-    r.models = models;
-    r.n_models = 1;
+    r.slots = s->slots;
+    if (s->model) {
+        snprintf(name, sizeof name, "%s", s->model);
+        memset(digest, s->weights, sizeof digest);
+        m.name = name;
+        m.n_context = 2048;
+        m.numerics = pb_bytes((slice){(const char *)s->numerics, 32});
+        m.weights = pb_bytes((slice){(const char *)digest, s->weights ? 32 : 0});
+        r.models = models;
+        r.n_models = 1;
+    }
     gw_peer_up(w->g, w->now, peer, &r);
 }
 
 static inline void up(struct world *w, uint64_t peer, const char *service, const char *model,
                       const uint8_t numerics[32], uint32_t slots)
 {
-    Nunchi__Ready r;
-    Nunchi__ModelInfo m, *models[] = {&m};
-    char instance[16], name[64], service_text[16];
-    nunchi__ready__init(&r);
-    nunchi__model_info__init(&m);
-    snprintf(instance, sizeof instance, "i%d", (int)peer);
-    snprintf(service_text, sizeof service_text, "%s", service);
-    r.service = service_text;
-    r.instance = instance;
-    r.slots = slots;
-    if (model) {
-        snprintf(name, sizeof name, "%s", model);
-        m.name = name;
-        m.n_context = 2048;
-        m.numerics = pb_bytes((slice){(const char *)numerics, 32});
-        r.models = models;
-        r.n_models = 1;
-    }
-    gw_peer_up(w->g, w->now, peer, &r);
+    up_as(w, peer, &(struct spec){service, model, numerics, 0, slots});
 }
 
 static inline void up_all(struct world *w)
