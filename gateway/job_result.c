@@ -172,8 +172,8 @@ static bool any_numerics(struct job *j, slice *out)
 void job_lookup(struct job *j)
 {
     slice numerics;
-    job_enter(j, STAGE_LOOKUP);
     if (j->cacheable && any_numerics(j, &numerics)) {
+        job_enter(j, STAGE_LOOKUP);
         j->result_key = result_key(j, numerics);
         if (send_lookup(j))
             return;

@@ -118,6 +118,7 @@ def test_one_request_from_the_gateway_to_the_steps(traced, collector):
     assert root.parent_span_id.hex() == "00f067aa0ba902b7"  # what the client said
     assert attributes(root)["gen_ai.usage.output_tokens"] == reply["usage"]["completion_tokens"] == 12
     stages = ["tokenize", "wait for a worker", "generate"]
+    assert {n for s, n in by_name if s == "nunchi-gateway"} == {*stages, "/v1/chat/completions"}
     for name in stages:
         span, = by_name["nunchi-gateway", name]
         assert span.parent_span_id == root.span_id
