@@ -67,8 +67,8 @@ MAIN_nunchi-model     := model-svc/main.c
 AR_nunchi-model       := model engine wire trace base
 PKGS_nunchi-model     := openblas libcurl $(WIRE_PKGS)
 MAIN_nunchi-cache     := cache-svc/main.c
-AR_nunchi-cache       := cache wire base
-PKGS_nunchi-cache     := hiredis $(WIRE_PKGS)
+AR_nunchi-cache       := cache wire trace base
+PKGS_nunchi-cache     := hiredis libcurl $(WIRE_PKGS)
 
 # A test may link anything; --as-needed drops what it does not use.
 TEST_AR   := load gateway tokenizer video decode model cache cli engine json wire trace base

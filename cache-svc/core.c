@@ -150,13 +150,13 @@ static void dispatch(struct op *op, const struct wire_msg *m)
 }
 
 void cache_core_request(cache_core *c, uint64_t from, const struct wire_msg *m,
-                        uint64_t now_unix_ms)
+                        uint64_t now_unix_ms, uint64_t now_us)
 {
     struct op *op = xcalloc(1, sizeof *op);
     void *v;
     c->now_ms = now_unix_ms;
     op->c = c;
-    op->asker = (struct cache_asker){.from = from, .head = m->head};
+    op->asker = (struct cache_asker){.from = from, .head = m->head, .began_us = now_us};
     op->in = arena_new(REQUEST_ARENA_BYTES);
     op->a = arena_new(0);
     list_append(&c->ops, &op->link);

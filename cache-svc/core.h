@@ -27,6 +27,7 @@ struct cache_limits {
 struct cache_asker {
     uint64_t from;
     struct wire_head head;
+    uint64_t began_us; /* as it was given */
 };
 
 struct cache_out {
@@ -50,8 +51,9 @@ cache_core *cache_core_new(const struct cache_limits *lim, const struct cache_st
                            const struct cache_out *out);
 /* The store must have ended its commands before. */
 void cache_core_free(cache_core *c);
+/* now_us: told back with the answer. */
 void cache_core_request(cache_core *c, uint64_t from, const struct wire_msg *m,
-                        uint64_t now_unix_ms);
+                        uint64_t now_unix_ms, uint64_t now_us);
 void cache_core_cancel(cache_core *c, uint64_t from, const struct wire_head *h);
 void cache_core_gone(cache_core *c, uint64_t from); /* the asker: its answers go nowhere */
 /* Removes what has expired and what no file names any more; to be called every CACHE_SWEEP_MS. */

@@ -5,6 +5,7 @@
 #include "common/base/heap.h"
 #include "common/base/log.h"
 #include "common/base/monitor.h"
+#include "common/trace/export.h"
 
 struct program {
     loop *l;
@@ -51,7 +52,9 @@ int main(int argc, char **argv)
     loop_signal(p.l, SIGINT, on_term, &p);
     loop_signal(p.l, SIGHUP, on_hup, &p);
     alive_start(p.l);
-    int e = cache_serve_new(p.l, &o, &p.serve, &w);
+    int e = trace_export_start(o.otlp, "nunchi-cache", &w);
+    if (e == 0)
+        e = cache_serve_new(p.l, &o, &p.serve, &w);
     struct monitor_config mc = {o.metrics, p.serve, cache_serve_collect, cache_serve_ready, 0};
     if (e == 0)
         e = monitor_new(p.l, &mc, &p.watch, &w);
@@ -61,6 +64,7 @@ int main(int argc, char **argv)
     int code = e < 0 ? 1 : loop_run(p.l);
     monitor_free(p.watch);
     cache_serve_free(p.serve);
+    trace_export_stop();
     loop_free(p.l);
     config_free(&CACHE_OPTIONS, &o);
     return code;

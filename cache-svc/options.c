@@ -4,6 +4,7 @@
 #include "cache-svc/files.h"
 #include "common/base/log.h"
 #include "common/base/monitor.h"
+#include "common/trace/export.h"
 #include "common/wire/options.h"
 
 #define OPT(field, name, type, def, min, max, help)                                                \
@@ -53,6 +54,7 @@ static const struct opt OPTIONS[] = {
 
     CONFIG_GROUP("Running"),
     MONITOR_OPTION(struct cache_options),
+    TRACE_OPTION(struct cache_options),
     OPT(log_level, "log-level", OPT_STR, "info", 0, 8, "debug, info, warn or error"),
     OPT(drain_ms, "drain-ms", OPT_MS, "30000", 0, 86400000,
         "how long running requests may go on after SIGTERM"),

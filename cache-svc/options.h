@@ -15,7 +15,7 @@ struct cache_options {
     char *bind, *gateways;
     char *curve_key_file, *curve_allow_file, *curve_server_key;
     bool insecure_network;
-    char *metrics;
+    char *metrics, *otlp;
     char *log_level;
     int64_t drain_ms;
 };

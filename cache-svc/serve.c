@@ -8,6 +8,7 @@
 #include "common/wire/hub.h"
 #include "common/wire/links.h"
 #include "common/wire/pb.h"
+#include "common/wire/traced.h"
 #include "common/wire/wire_metrics.h"
 
 #define WATCH_MS 100 /* while draining */
@@ -58,6 +59,15 @@ static struct wire_head answer_head(const struct cache_asker *to, int type)
     return h;
 }
 
+static void record(const cache_serve *s, const struct cache_asker *to, int err)
+{
+    struct trace_at at = traced_at(&to->head);
+    struct trace_span *span = trace_new(&at, to->head.request, "cache", TRACE_SERVER, to->began_us);
+    if (span)
+        span->err = err;
+    trace_end(span, loop_now_us(s->l));
+}
+
 static void failed(void *ctx, const struct cache_asker *to, int err, const struct why *why)
 {
     cache_serve *s = ctx;
@@ -75,6 +85,7 @@ static void failed(void *ctx, const struct cache_asker *to, int err, const struc
     if (sent < 0) /* the asker's own deadline ends the request */
         log_warn("an answer could not be sent", LOG_STR("error", err_name(sent)));
     cache_metrics_failed();
+    record(s, to, err);
     buf_clear(&body);
 }
 
@@ -90,6 +101,7 @@ static void done(void *ctx, const struct cache_asker *to, const Nunchi__CacheRep
         m.frames[i] = shared_slice(values[i]);
         m.held[i] = values[i];
     }
+    record(s, to, 0);
     int e = send_to(s, to->from, &m);
     if (e < 0)
         log_warn("an answer could not be sent", LOG_STR("error", err_name(e)));
@@ -116,7 +128,7 @@ static void on_msg(cache_serve *s, uint64_t from, const struct wire_msg *m)
         failed(s, &to, ERR_UNAVAILABLE, &w);
         return;
     }
-    cache_core_request(s->core, from, m, clock_unix_ms());
+    cache_core_request(s->core, from, m, clock_unix_ms(), loop_now_us(s->l));
 }
 
 static void peer_msg(void *ctx, hub_peer *p, const struct wire_msg *m)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "common/wire/pb.h"
+#include "common/wire/traced.h"
 #include "proto/generate.pb-c.h"
 
 #define TEMPERATURE_MAX 100.0f /* beyond it every filter sees a flat distribution */
@@ -264,9 +265,7 @@ int gen_request_parse(const struct wire_msg *m, const struct gen_limits *lim, ar
     if (err < 0)
         return err;
     const Nunchi__Generate *g = v;
-    *out = (struct gen_request){.trace.on = m->head.flags & WIRE_TRACED};
-    memcpy(out->trace.trace, m->head.trace, sizeof out->trace.trace);
-    memcpy(out->trace.span, m->head.span, sizeof out->trace.span);
+    *out = (struct gen_request){.trace = traced_at(&m->head)};
     struct parse p = {m, lim, a, out, w};
     if ((err = check_model(&p, g)) < 0 || (err = take_identity(&p, g)) < 0 ||
         (err = take_prompt(&p, g)) < 0)

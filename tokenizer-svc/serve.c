@@ -6,9 +6,9 @@
 #include "common/base/log.h"
 #include "common/base/metrics.h"
 #include "common/base/thread.h"
-#include "common/trace/trace.h"
 #include "common/wire/links.h"
 #include "common/wire/pb.h"
+#include "common/wire/traced.h"
 #include "common/wire/wire_metrics.h"
 
 struct serve {
@@ -140,15 +140,12 @@ static void end_job(struct job *j)
 static void record(const struct job *j)
 {
     const struct wire_head *h = &j->msg.head;
-    struct trace_at at = {.on = true};
-    struct trace_span s;
-    memcpy(at.trace, h->trace, sizeof at.trace);
-    memcpy(at.span, h->span, sizeof at.span);
-    trace_begin(&s, &at, h->request, "tokenize", TRACE_SERVER, j->began_us);
-    s.end_us = loop_now_us(j->s->l);
-    s.err = j->err;
-    trace_int(&s, "nunchi.request_bytes", (int64_t)j->bytes.n);
-    trace_record(&s);
+    struct trace_at at = traced_at(h);
+    struct trace_span *s = trace_new(&at, h->request, "tokenize", TRACE_SERVER, j->began_us);
+    if (s)
+        s->err = j->err;
+    trace_int(s, "nunchi.request_bytes", (int64_t)j->bytes.n);
+    trace_end(s, loop_now_us(j->s->l));
 }
 
 static void done(void *ctx)
@@ -159,8 +156,7 @@ static void done(void *ctx)
         log_error("a request failed", LOG_STR("why", j->why.text));
     metric_inc(j->err == 0 ? j->s->m_done : j->s->m_failed);
     metric_observe(j->s->m_seconds, (double)(loop_now_us(j->s->l) - j->began_us) / 1e6);
-    if (j->msg.head.flags & WIRE_TRACED)
-        record(j);
+    record(j);
     if (k && j->err == 0)
         send_done(k, j);
     else if (k)

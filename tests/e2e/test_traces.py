@@ -145,6 +145,16 @@ def test_one_request_from_the_gateway_to_the_steps(traced, collector):
         + (said["nunchi.drafted_tokens"] or 0) - (said["nunchi.accepted_tokens"] or 0)
 
 
+def test_a_look_into_the_result_cache(traced, collector):
+    trace = b"\x12" * 16
+    body = {"model": traced.openai().models.list().data[0].id, "max_tokens": 3, "temperature": 0, "messages": [{"role": "user", "content": SECRET + "!"}]}
+    assert traced.post_json("/v1/chat/completions", body, {"traceparent": f"00-{trace.hex()}-00f067aa0ba902b7-01"})[0] == 200
+    until(lambda: any(g.service == "nunchi-cache" for g in collector.of(trace)), 30, "the cache's span")
+    until(lambda: any(g.service == "nunchi-gateway" and g.span.name == "generate" for g in collector.of(trace)), 30, "the gateway's spans")
+    above, = [g.span for g in collector.of(trace) if g.service == "nunchi-gateway" and g.span.name == "look up the answer"]
+    assert above.span_id in {g.span.parent_span_id for g in collector.of(trace) if g.service == "nunchi-cache"}
+
+
 def test_nothing_of_what_was_written(traced, collector):
     ask(traced, b"\x77" * 16, 1, 4)
     until(lambda: collector.of(b"\x77" * 16), 30, "its spans")

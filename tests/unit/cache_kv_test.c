@@ -110,7 +110,7 @@ static int ask(struct bench *t, const Nunchi__CacheRequest *q, const slice *fram
         m.frames[i] = frames[i];
     t->err = 0;
     t->n_waiting = 0;
-    cache_core_request(t->c, 1, &m, 1000);
+    cache_core_request(t->c, 1, &m, 1000, 0);
     for (size_t i = 0; i < t->n_waiting; i++)
         t->waiting[i].fn(t->waiting[i].ctx, &(struct store_reply){.nil = true});
     buf_clear(&body);

@@ -647,7 +647,7 @@ static int core_ask(loop *l, cache_core *c, int *result, const Nunchi__CacheRequ
                          .frames = {frame},
                          .n_frames = frame.p ? 1 : 0};
     *result = 0;
-    cache_core_request(c, 1, &m, now_ms);
+    cache_core_request(c, 1, &m, now_ms, 0);
     TURN_UNTIL(l, *result != 0);
     buf_clear(&body);
     return *result;
@@ -752,16 +752,16 @@ static void nobody_waits(void **state UNUSED)
     buf body = {0};
     pb_pack(&q.base, &body);
     struct wire_msg m = {.head = {.type = WIRE_REQUEST, .request = 1}, .body = buf_slice(&body)};
-    cache_core_request(c, 1, &m, 1);
+    cache_core_request(c, 1, &m, 1, 0);
     cache_core_cancel(c, 1, &m.head);
-    cache_core_request(c, 2, &m, 1);
+    cache_core_request(c, 2, &m, 1, 0);
     cache_core_gone(c, 2);
     TURN_UNTIL(l, cache_core_idle(c));
     assert_int_equal(result, 0);
     for (int i = 0; i < CACHE_OPS_MAX; i++)
-        cache_core_request(c, 3, &m, 1);
+        cache_core_request(c, 3, &m, 1, 0);
     assert_int_equal(result, 0);
-    cache_core_request(c, 3, &m, 1); /* one too many */
+    cache_core_request(c, 3, &m, 1, 0); /* one too many */
     assert_int_equal(result, ERR_BUSY);
     TURN_UNTIL(l, cache_core_idle(c));
     assert_int_equal(result, 1);
