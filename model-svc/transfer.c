@@ -154,7 +154,7 @@ int transfer_new(bus *b, loop *l, const struct transfer_config *cfg, transfer **
         *out = NULL;
         return why_set(w, ERR_TOO_BIG, "caches",
                        "a KV block of this model has %llu bytes, more than a message carries",
-                       (unsigned long long)t->block_bytes);
+                       (unsigned long long)i->kv_block_bytes);
     }
     struct links_config lc = {.targets = cfg->caches,
                               .ready = cfg->ready,

@@ -47,7 +47,7 @@ static int bind_one(const struct addrinfo *a)
 
 int listen_tcp(const char *endpoint, const char *field, int *fd, struct why *w)
 {
-    char host[HOST_MAX], port[PORT_MAX];
+    char host[HOST_MAX] = "", port[PORT_MAX] = "";
     int e = split(endpoint, field, host, port, w);
     if (e < 0)
         return e;

@@ -35,13 +35,14 @@ static double started_s(void)
 
 static double rss_bytes(void)
 {
-    unsigned long long size, resident;
+    char line[256];
     FILE *f = fopen("/proc/self/statm", "re");
     if (!f)
         return 0;
-    bool read = fscanf(f, "%llu %llu", &size, &resident) == 2;
+    char *got = fgets(line, sizeof line, f);
     fclose(f);
-    return read ? (double)resident * (double)sysconf(_SC_PAGESIZE) : 0;
+    const char *second = got ? strchr(line, ' ') : NULL; /* the first is the size of its space */
+    return second ? (double)strtoull(second, NULL, 10) * (double)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static double open_fds(void)
