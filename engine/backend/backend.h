@@ -30,7 +30,7 @@ enum weight_type {
 struct weight {
     enum weight_type type;
     uint32_t n_out, n_in; /* (n_out, n_in): rows of n_in contiguous elements; n_out 1 for vectors */
-    const void *data;     /* file layout, mapped: valid as long as the model file */
+    const void *data;     /* file layout, mapped: valid as long as the model file; of a vector until the call ends */
     bool gathered;        /* read by row (token embedding) */
     bool multiplied;      /* used by `linear` */
 };
@@ -51,6 +51,7 @@ struct rope_op {
     float theta;     /* base frequency */
     float freq_scale; /* 1: none (linear scaling divides positions) */
     tensor_id freq_factors; /* per pair divisors (Llama 3), 0: none */
+    float magnitude;  /* what rotated dimensions are multiplied with; 1: none */
 };
 
 struct attention_op {
@@ -81,10 +82,11 @@ struct linear_in {
     const struct norm_op *norm;       /* NULL: none */
 };
 
-/* y = in · Wᵀ (+ bias). */
+/* y = in · Wᵀ (+ bias), or y += that. */
 struct linear_out {
     tensor_id w, bias; /* bias 0: none */
     act_id y;
+    bool added;
 };
 
 /* y = fn(in · gateᵀ) * (in · upᵀ + bias); without a gate fn(in · upᵀ + bias). Only `linear` may read y, as it is. */
@@ -119,7 +121,8 @@ struct backend_ops {
 
     /* ---- one step ---- */
     void (*begin)(backend *b, const struct engine_step *step);
-    void (*embed)(backend *b, tensor_id table, float scale, act_id out); /* rows' tokens (scaled) or vectors (as they are) */
+    /* Rows' tokens (scaled) or vectors (as they are); plus what `positions` has at the row's position, 0: nothing. */
+    void (*embed)(backend *b, tensor_id table, tensor_id positions, float scale, act_id out);
     /* Matrices that read the same input are one call, so that it is made once. */
     void (*linear)(backend *b, const struct linear_in *in, size_t n, const struct linear_out *out);
     void (*gated)(backend *b, const struct linear_in *in, const struct gated_op *op);

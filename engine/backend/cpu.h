@@ -164,6 +164,7 @@ struct cpu_product {
     const float *bias; /* NULL: none */
     float *out;
     size_t out_stride;
+    bool added; /* to what out holds */
 };
 
 struct cpu_gate {
@@ -206,7 +207,7 @@ void cpu_input_begin(struct cpu_linear *j);
 struct cpu_rows_made cpu_input_of(const struct cpu_linear *j, size_t part, int thread);
 
 /* cpu_rows.c */
-void cpu_embed(backend *b, tensor_id table, float scale, act_id out);
+void cpu_embed(backend *b, tensor_id table, tensor_id positions, float scale, act_id out);
 
 /* cpu_rope.c: the table of this step's rows; NULL for ROPE_NONE. */
 const struct cpu_rope *cpu_rope_of(cpu *c, const struct rope_op *op);

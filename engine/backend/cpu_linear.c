@@ -17,6 +17,7 @@ static void run_tiles(const struct cpu_linear *j, const struct cpu_rows_made *in
         .bias = p->bias,
         .xf_stride = in->x_stride,
         .out_stride = p->out_stride,
+        .added = p->added,
     };
     size_t tile_blocks = (size_t)j->height * (j->n_in / PANEL_K);
     for (uint32_t r = 0, i = 0; r < j->n_rows; r += j->height, i++) {
@@ -167,7 +168,7 @@ void cpu_linear(backend *b, const struct linear_in *in, size_t n, const struct l
         const struct cpu_weight *w = matrix_of(c, out[i].w);
         struct cpu_act *y = cpu_act_of(c, out[i].y);
         CHECK(w->w.n_out == y->width);
-        p[i] = (struct cpu_product){&w->packed, cpu_vector(c, out[i].bias), y->data, y->stride};
+        p[i] = (struct cpu_product){&w->packed, cpu_vector(c, out[i].bias), y->data, y->stride, out[i].added};
     }
     run(c, &x, (uint32_t)c->step->n_rows, p, n, NULL);
 }
@@ -214,7 +215,7 @@ void cpu_logits(backend *b, const struct linear_in *in, tensor_id w, tensor_id b
     x.rows = c->wanted;
     const struct cpu_weight *cw = matrix_of(c, w);
     CHECK(cw->w.n_out == c->cfg.n_vocab);
-    struct cpu_product p = {&cw->packed, cpu_vector(c, bias), c->logits, c->logits_stride};
+    struct cpu_product p = {&cw->packed, cpu_vector(c, bias), c->logits, c->logits_stride, false};
     run(c, &x, n, &p, 1, NULL);
     struct logits_job j = {c, scale, soft_cap};
     if (scale != 1 || soft_cap != 0)

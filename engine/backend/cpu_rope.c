@@ -4,7 +4,8 @@
 
 static bool same_rope(const struct rope_op *a, const struct rope_op *b)
 {
-    return a->n_dims == b->n_dims && a->theta == b->theta && a->freq_scale == b->freq_scale && a->freq_factors == b->freq_factors;
+    return a->n_dims == b->n_dims && a->theta == b->theta && a->freq_scale == b->freq_scale && a->freq_factors == b->freq_factors &&
+           a->magnitude == b->magnitude;
 }
 
 /* In double precision: a position times a frequency keeps its angle beyond 100,000 tokens. */
@@ -45,8 +46,8 @@ static void angle_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
         for (uint32_t i = 0; i < half; i++) {
             double s, co;
             math_sincos64(position * j->table->freq[i], &s, &co);
-            cs[i] = (float)co;
-            cs[half + i] = (float)s;
+            cs[i] = (float)co * j->table->op.magnitude;
+            cs[half + i] = (float)s * j->table->op.magnitude;
         }
     }
 }

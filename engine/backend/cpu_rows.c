@@ -35,34 +35,44 @@ static float *row_of(const struct cpu_act *a, uint32_t row)
 
 struct embed_job {
     cpu *c;
-    const struct cpu_weight *table;
+    const struct cpu_weight *table, *positions; /* positions NULL: none */
     float scale;
     const struct cpu_act *out;
 };
 
-static void embed_rows(void *ctx, uint32_t first, uint32_t n, int thread UNUSED)
+static const uint8_t *table_row(const struct cpu_weight *t, uint32_t i)
+{
+    CHECK(i < t->w.n_out);
+    return (const uint8_t *)t->w.data + i * format_row_bytes(t->f, t->w.n_in);
+}
+
+static void embed_rows(void *ctx, uint32_t first, uint32_t n, int thread)
 {
     const struct embed_job *j = ctx;
-    const struct weight *w = &j->table->w;
-    size_t row_bytes = format_row_bytes(j->table->f, w->n_in);
+    uint32_t width = j->out->width;
+    float *place = j->c->rooms[thread].sum;
     for (uint32_t r = first; r < first + n; r++) {
         const struct engine_row *row = &j->c->step->rows[r];
         float *out = row_of(j->out, r);
         if (row->vec) {
-            memcpy(out, row->vec, w->n_in * sizeof *out);
-            continue;
+            memcpy(out, row->vec, width * sizeof *out);
+        } else {
+            CHECK(row->token >= 0);
+            format_row(j->table->f, table_row(j->table, (uint32_t)row->token), width, out);
+            if (j->scale != 1)
+                j->c->k->scale(out, j->scale, 0, width);
         }
-        CHECK(row->token >= 0 && (uint32_t)row->token < w->n_out);
-        format_row(j->table->f, (const uint8_t *)w->data + (size_t)row->token * row_bytes, w->n_in, out);
-        if (j->scale != 1)
-            j->c->k->scale(out, j->scale, 0, w->n_in);
+        if (!j->positions)
+            continue;
+        format_row(j->positions->f, table_row(j->positions, row->position), width, place);
+        j->c->k->sum(out, place, out, width);
     }
 }
 
-void cpu_embed(backend *b, tensor_id table, float scale, act_id out)
+void cpu_embed(backend *b, tensor_id table, tensor_id positions, float scale, act_id out)
 {
     cpu *c = cpu_of(b);
-    struct embed_job j = {c, cpu_weight_of(c, table), scale, cpu_act_of(c, out)};
+    struct embed_job j = {c, cpu_weight_of(c, table), positions ? cpu_weight_of(c, positions) : NULL, scale, cpu_act_of(c, out)};
     CHECK(j.table->w.gathered && j.table->w.n_in == j.out->width);
     cpu_rows(c, embed_rows, &j, (uint32_t)c->step->n_rows, j.out->width);
 }

@@ -12,8 +12,8 @@
 
 #define TENSORS_MAX 16384
 #define ACTS_MAX 32
-/* Rows of one multiplication. OpenBLAS 0.3.21 adds up all of 8 alike on any CPU; the later ones of 12 or 16 not on
- * Haswell and Zen. */
+/* Rows of one multiplication. OpenBLAS 0.3.21 adds up all of 8 alike on any CPU; the later ones of
+ * 12 or 16 not on Haswell and Zen. */
 #define SLAB 8
 
 struct tensor {
@@ -149,7 +149,7 @@ static float *row_of(struct reference *r, act_id a, size_t row)
     return r->acts[a].x + row * r->acts[a].width;
 }
 
-static void ref_embed(backend *b, tensor_id table, float scale, act_id out)
+static void ref_embed(backend *b, tensor_id table, tensor_id positions, float scale, act_id out)
 {
     struct reference *r = of(b);
     uint32_t width = r->acts[out].width;
@@ -159,6 +159,8 @@ static void ref_embed(backend *b, tensor_id table, float scale, act_id out)
         float by = row->vec ? 1.0f : scale;
         for (uint32_t k = 0; k < width; k++)
             row_of(r, out, i)[k] = from[k] * by;
+        for (uint32_t k = 0; positions && k < width; k++)
+            row_of(r, out, i)[k] += r->tensors[positions].x[(size_t)row->position * width + k];
     }
 }
 
@@ -177,11 +179,11 @@ static void norm_vector(const struct reference *r, const struct norm_op *op, con
         out[k] = (in[k] - (float)mean) * by * weight[k] + (bias ? bias[k] : 0.0f);
 }
 
-/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias. Always SLAB rows at a time, the last ones filled
- * up with zeros: a BLAS adds up in another order for another number of rows, and a row's result
- * must not depend on how many others there are. */
+/* out (rows, n_out) = in (rows, n_in) · Wᵀ + bias, or += that. Always SLAB rows at a time, the last
+ * ones filled up with zeros: a BLAS adds up in another order for another number of rows, and a
+ * row's result must not depend on how many others there are. */
 static void multiply(struct reference *r, const float *in, size_t rows, tensor_id w, tensor_id bias,
-                     float *out)
+                     bool added, float *out)
 {
     const struct tensor *t = &r->tensors[w];
     size_t n_in = t->n_in, n_out = t->n_out;
@@ -192,7 +194,8 @@ static void multiply(struct reference *r, const float *in, size_t rows, tensor_i
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, SLAB, (blasint)n_out, (blasint)n_in,
                     1.0f, r->slab_in, (blasint)n_in, t->x, (blasint)n_in, 0.0f, r->slab_out,
                     (blasint)n_out);
-        memcpy(out + at * n_out, r->slab_out, n * n_out * sizeof(float));
+        for (size_t k = 0; k < n * n_out; k++)
+            out[at * n_out + k] = (added ? out[at * n_out + k] : 0.0f) + r->slab_out[k];
     }
     for (size_t i = 0; bias && i < rows; i++) {
         for (size_t k = 0; k < n_out; k++)
@@ -233,7 +236,7 @@ static void ref_linear(backend *b, const struct linear_in *in, size_t n,
     struct reference *r = of(b);
     const float *x = input_rows(r, in);
     for (size_t i = 0; i < n; i++)
-        multiply(r, x, r->step->n_rows, out[i].w, out[i].bias, r->acts[out[i].y].x);
+        multiply(r, x, r->step->n_rows, out[i].w, out[i].bias, out[i].added, r->acts[out[i].y].x);
 }
 
 static void rotate_head(const struct reference *r, const struct rope_op *op, uint32_t position,
@@ -247,7 +250,7 @@ static void rotate_head(const struct reference *r, const struct rope_op *op, uin
         math_sincos64(position * (factors ? freq / (double)factors[i] : freq), &sine, &cosine);
         float *a = op->kind == ROPE_HALF ? &x[i] : &x[2 * i],
               *c = op->kind == ROPE_HALF ? &x[i + half] : &x[2 * i + 1];
-        float u = *a, v = *c;
+        float u = *a * op->magnitude, v = *c * op->magnitude;
         *a = u * (float)cosine - v * (float)sine;
         *c = u * (float)sine + v * (float)cosine;
     }
@@ -361,9 +364,9 @@ static void ref_gated(backend *b, const struct linear_in *in, const struct gated
     const float *x = input_rows(r, in);
     float *y = r->acts[op->y].x;
     size_t n = r->step->n_rows * r->acts[op->y].width;
-    multiply(r, x, r->step->n_rows, op->up, op->up_bias, y);
+    multiply(r, x, r->step->n_rows, op->up, op->up_bias, false, y);
     if (op->gate)
-        multiply(r, x, r->step->n_rows, op->gate, 0, r->gate);
+        multiply(r, x, r->step->n_rows, op->gate, 0, false, r->gate);
     for (size_t i = 0; i < n; i++)
         y[i] = op->gate ? activate(op->fn, r->gate[i]) * y[i] : activate(op->fn, y[i]);
 }
@@ -383,7 +386,7 @@ static void ref_logits(backend *b, const struct linear_in *in, tensor_id w, tens
         r->logits = xrealloc(r->logits, n, n_vocab * sizeof *r->logits);
         r->logits_cap = n;
     }
-    multiply(r, r->input, n, w, bias, r->logits);
+    multiply(r, r->input, n, w, bias, false, r->logits);
     for (size_t i = 0; i < n * n_vocab && (scale != 1.0f || soft_cap > 0); i++) {
         float x = r->logits[i] * scale;
         r->logits[i] = soft_cap > 0 ? soft_cap * math_tanh(x / soft_cap) : x;

@@ -64,6 +64,12 @@ PIECE vf block_into(uint32_t bits, enum pack_scales kind, uint32_t offset, const
     return acc;
 }
 
+INLINE void store_output(const struct linear_tile *t, float *out, vf y, vf bias)
+{
+    y = t->bias ? f_add(y, bias) : y;
+    f_store(out, t->added ? f_add(f_load(out), y) : y);
+}
+
 INLINE void store_tile(const struct linear_tile *t, const vf *acc, uint32_t height, uint32_t panel, int part)
 {
     size_t at = (size_t)panel * PANEL_ROWS + (size_t)part * LANES;
@@ -71,7 +77,7 @@ INLINE void store_tile(const struct linear_tile *t, const vf *acc, uint32_t heig
     UNROLL
     for (uint32_t r = 0; r < height; r++)
         if (r < t->n_rows)
-            f_store(t->out + r * t->out_stride + at, t->bias ? f_add(acc[r], bias) : acc[r]);
+            store_output(t, t->out + r * t->out_stride + at, acc[r], bias);
 }
 
 INLINE void panel_part(uint32_t bits, enum pack_scales kind, uint32_t offset, uint32_t height,
@@ -142,8 +148,8 @@ INLINE void float_panels(enum weight_type type, uint32_t rows, uint32_t wide, co
     for (uint32_t p = 0; p < wide; p++) {
         size_t at = (size_t)(panel + p) * PANEL_ROWS + (size_t)part * LANES;
         for (uint32_t r = 0; r < rows && first_row + r < t->n_rows; r++) {
-            vf y = t->bias ? f_add(acc[p * rows + r], f_load(t->bias + at)) : acc[p * rows + r];
-            f_store(t->out + (first_row + r) * t->out_stride + at, y);
+            vf bias = t->bias ? f_load(t->bias + at) : f_set(0);
+            store_output(t, t->out + (first_row + r) * t->out_stride + at, acc[p * rows + r], bias);
         }
     }
 }

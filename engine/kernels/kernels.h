@@ -44,6 +44,7 @@ struct linear_tile {
     const float *bias; /* (panels * 16) or NULL */
     float *out;        /* (n_rows, out_stride): whole panels are written, also beyond n_out */
     size_t out_stride;
+    bool added;        /* to what out holds */
 };
 
 /* Queries that read the same K and V: heads of a group, and rows of one sequence. */

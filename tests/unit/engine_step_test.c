@@ -375,9 +375,9 @@ static void bad_models(void **state)
     describe(&t.file, "llama"), tensors(&t.file, NULL),
         matrix(&t.file, "blk.0.ffn_gate.bias", 1, FF);
     wrong_model(&t, ERR_UNSUPPORTED, "blk.0.ffn_gate.bias");
-    describe(&t.file, "llama"), meta_str(&t.file, "llama.rope.scaling.type", "yarn"),
+    describe(&t.file, "llama"), meta_str(&t.file, "llama.rope.scaling.type", "dynamic"),
         tensors(&t.file, NULL);
-    wrong_model(&t, ERR_UNSUPPORTED, "yarn");
+    wrong_model(&t, ERR_UNSUPPORTED, "dynamic");
     describe(&t.file, "llama"), meta_u32(&t.file, "llama.attention.value_length", 8),
         tensors(&t.file, NULL);
     wrong_model(&t, ERR_UNSUPPORTED, "values");
@@ -392,9 +392,12 @@ static void bad_configs(void **state)
         struct engine_config cfg;
         int want;
     } bad[] = {
-        {{.backend = "cuda"}, ERR_INVALID}, {{.threads = -1}, ERR_INVALID},
-        {{.threads = 100000}, ERR_INVALID}, {{.rows_max = ENGINE_ROWS_MAX + 1}, ERR_INVALID},
-        {{.kv_bytes = 1}, ERR_INVALID},     {{.isa = "mmx"}, ERR_INVALID},
+        {{.backend = "cuda"}, ERR_INVALID},
+        {{.threads = -1}, ERR_INVALID},
+        {{.threads = 100000}, ERR_INVALID},
+        {{.rows_max = ENGINE_ROWS_MAX + 1}, ERR_INVALID},
+        {{.kv_bytes = 1}, ERR_INVALID},
+        {{.isa = "mmx"}, ERR_INVALID},
         {{.kv_type = "fp8"}, ERR_INVALID},
         {{.kv_type = "int8", .backend = "reference"}, ERR_UNSUPPORTED},
     };
@@ -432,8 +435,9 @@ static void info(void **state)
     struct engine_cost cost = engine_cost(a.e, 10);
     assert_true(cost.floats.head == VOCAB * EMBD && cost.floats.layers == macs - VOCAB * EMBD);
     assert_true(cost.ints.head == 0 && cost.ints.layers == 0 && cost.weight_bytes == macs * 4);
-    assert_int_equal(cost.kv_bytes, 10 * 2 * 2 * 16 * 2);       /* layers, K and V, width, halves */
-    assert_int_equal(cost.attention_macs, 10 * 2 * 2 * 16 * 2); /* layers, heads, width, q·k and ·V */
+    assert_int_equal(cost.kv_bytes, 10 * 2 * 2 * 16 * 2); /* layers, K and V, width, halves */
+    assert_int_equal(cost.attention_macs,
+                     10 * 2 * 2 * 16 * 2); /* layers, heads, width, q·k and ·V */
     assert_true(digest_eq(&i->numerics, &engine_info(b.e)->numerics));
     assert_true(digest_eq(&i->weights, &engine_info(c.e)->weights));
     assert_false(digest_eq(&i->numerics, &engine_info(c.e)->numerics));
