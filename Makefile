@@ -31,6 +31,7 @@ SRC_json      := $(call src,common/json)
 SRC_trace     := $(call src,common/trace)
 SRC_wire      := $(call src,common/wire)
 SRC_engine    := $(call src,engine engine/kernels engine/model engine/backend)
+SRC_convert   := $(call src,engine/convert)
 SRC_gateway   := $(call src,gateway)
 SRC_tokenizer := $(call src,tokenizer-svc)
 SRC_video     := $(call src,video-svc)
@@ -39,7 +40,7 @@ SRC_model     := $(call src,model-svc)
 SRC_cache     := $(call src,cache-svc)
 SRC_cli       := $(call src,cli)
 SRC_load      := $(call src,tests/load/lib)
-LIBS := base json trace wire engine gateway tokenizer video decode model cache cli load
+LIBS := base json trace wire engine convert gateway tokenizer video decode model cache cli load
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(SRC_$(1))) $(if $(filter wire,$(1)),$(GEN_C:$(BUILD)/gen/%.c=$(BUILD)/obj/gen/%.o))
 ar  = $(foreach l,$(1),$(BUILD)/lib/lib$(l).a)
@@ -49,7 +50,7 @@ BINS := nunchi nunchi-gateway nunchi-tokenizer nunchi-video nunchi-decode nunchi
 WIRE_PKGS := libzmq libprotobuf-c libsodium libxxhash
 
 MAIN_nunchi           := cli/main.c
-AR_nunchi             := cli engine json wire base
+AR_nunchi             := cli convert engine json wire base
 PKGS_nunchi           := libcurl libarchive jansson openblas $(WIRE_PKGS)
 MAIN_nunchi-gateway   := gateway/main.c
 AR_nunchi-gateway     := gateway json wire trace base
@@ -71,7 +72,7 @@ AR_nunchi-cache       := cache wire trace base
 PKGS_nunchi-cache     := hiredis libcurl $(WIRE_PKGS)
 
 # A test may link anything; --as-needed drops what it does not use.
-TEST_AR   := load gateway tokenizer video decode model cache cli engine json wire trace base
+TEST_AR   := load gateway tokenizer video decode model cache cli convert engine json wire trace base
 TEST_PKGS := cmocka libcurl libarchive jansson libmicrohttpd hiredis openblas libpcre2-8 libutf8proc libavformat libavcodec libavutil \
              libswscale libjpeg tesseract lept libseccomp $(WIRE_PKGS)
 
@@ -180,6 +181,7 @@ UNFUZZED := $(if $(findstring fuzzer,$(SAN)),-fno-sanitize=all)
 $(BUILD)/obj/engine/kernels/%_avx2.o: ISA = $(UNFUZZED) -O3 -mavx2 -mfma -mf16c
 $(BUILD)/obj/engine/kernels/%_avx512.o: ISA = $(UNFUZZED) -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c
 $(BUILD)/obj/engine/kernels/%_portable.o: ISA = $(UNFUZZED) -O3
+$(BUILD)/obj/engine/quant.o: ISA = -O3
 $(BUILD)/obj/engine/%.o: ISA += $(INC_openblas)
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)

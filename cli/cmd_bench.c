@@ -18,7 +18,7 @@ static const char USAGE[] =
     "which is measured at the same time. Other work on the machine disturbs it: each figure is the "
     "best of the repeats.\n"
     "\n"
-    "  --model NAME|FILE   smollm2 (default), gemma3-270m, or a GGUF file\n"
+    "  --model NAME|FILE   smollm2 (default), gemma3-270m, one that was added, or a GGUF\n"
     "  --threads N         default: all that this process may use\n"
     "  --prompt N          tokens of the prompt whose prefill is timed (default 512)\n"
     "  --gen N             tokens that each sequence decodes (default 32)\n"

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "cli/add.h"
 #include "cli/cli.h"
 #include "cli/fetch.h"
 #include "cli/home.h"
@@ -11,7 +12,14 @@
 #include "engine/engine.h"
 
 static const char USAGE[] =
-    "usage: nunchi model fetch|list|prepare|show …\n"
+    "usage: nunchi model add|fetch|list|prepare|show …\n"
+    "       nunchi model add FOLDER|FILE [--name NAME] [--quant TYPE]\n"
+    "                                   take in a model that you have: a folder from Hugging Face "
+    "(safetensors or\n"
+    "                                   pytorch_model.bin), converted and quantised here, or a "
+    "GGUF as it is.\n"
+    "                                   TYPE: q4_k (default), q5_k, q6_k, q8_0, q4_0, q4_1, q5_0, "
+    "q5_1, f16, bf16, none\n"
     "       nunchi model fetch NAME     get a model: smollm2, gemma3-270m\n"
     "       nunchi model list           models that are here, and those that can be fetched\n"
     "       nunchi model prepare NAME|FILE\n"
@@ -185,21 +193,32 @@ static int show(const char *name, bool tensors)
 int cmd_model(int argc, char **argv)
 {
     bool tensors = false;
-    static const struct option OPTIONS[] = {
-        {"help", no_argument, NULL, 'h'}, {"tensors", no_argument, NULL, 't'}, {0}};
+    const char *name = NULL, *quant = NULL;
+    static const struct option OPTIONS[] = {{"help", no_argument, NULL, 'h'},
+                                            {"tensors", no_argument, NULL, 't'},
+                                            {"name", required_argument, NULL, 'n'},
+                                            {"quant", required_argument, NULL, 'q'},
+                                            {0}};
     for (int c; (c = getopt_long(argc, argv, "h", OPTIONS, NULL)) != -1;) {
         if (c == 'h') {
             fputs(USAGE, stdout);
             return CLI_OK;
         }
-        if (c != 't')
+        if (c == 't')
+            tensors = true;
+        else if (c == 'n')
+            name = optarg;
+        else if (c == 'q')
+            quant = optarg;
+        else
             return cli_bad_option(USAGE);
-        tensors = true;
     }
     const char *verb = optind < argc ? argv[optind] : "";
     const char *what = optind + 1 < argc ? argv[optind + 1] : NULL;
     if (strcmp(verb, "list") == 0)
         return list();
+    if (strcmp(verb, "add") == 0 && what)
+        return add_model(what, name, quant);
     if (strcmp(verb, "fetch") == 0 && what)
         return fetch(what);
     if (strcmp(verb, "prepare") == 0 && what)
@@ -207,8 +226,10 @@ int cmd_model(int argc, char **argv)
     if (strcmp(verb, "show") == 0 && what)
         return show(what, tensors);
     if (!verb[0])
-        return cli_usage(USAGE, "fetch, list, prepare or show?");
+        return cli_usage(USAGE, "add, fetch, list, prepare or show?");
+    if (strcmp(verb, "add") == 0)
+        return cli_usage(USAGE, "add which folder or file?");
     if (strcmp(verb, "fetch") == 0 || strcmp(verb, "prepare") == 0 || strcmp(verb, "show") == 0)
         return cli_usage(USAGE, "%s which model?", verb);
-    return cli_usage(USAGE, "'%.40s' is none of fetch, list, prepare, show", verb);
+    return cli_usage(USAGE, "'%.40s' is none of add, fetch, list, prepare, show", verb);
 }

@@ -28,7 +28,7 @@ static const char USAGE[] =
     "this machine, and\n"
     "returns when a request would be answered.\n"
     "\n"
-    "  --model NAME|FILE   smollm2 (default), gemma3-270m, or a GGUF file\n"
+    "  --model NAME|FILE   smollm2 (default), gemma3-270m, one that was added, or a GGUF\n"
     "  --workers N         model workers (default 1)\n"
     "  --gateways N        gateways (default 1): each has a port of its own, P, P+1 …\n"
     "  --caches N          cache services (default 1)\n"
@@ -120,7 +120,7 @@ static int parse(int argc, char **argv, struct up_options *o)
     return 0;
 }
 
-/* A name that can be fetched is fetched; anything else is a file. */
+/* A name that can be fetched is fetched; anything else was added, or is a file. */
 static int find_model(const char *given, char **out, struct why *w)
 {
     const struct known_model *m = known_model_find(given);
@@ -128,15 +128,19 @@ static int find_model(const char *given, char **out, struct why *w)
         *out = known_model_path(m);
         return known_model_fetch(m, w);
     }
-    char real[PATH_MAX];
-    if (!realpath(given, real))
-        return why_set(w, ERR_NOT_FOUND, "",
-                       "no model '%s': %s. It is neither a file nor a name (nunchi model list)",
-                       given, strerror(errno));
+    char real[PATH_MAX], *path = NULL;
+    int e = model_path(given, &path, w);
+    if (e < 0)
+        return e;
+    if (!realpath(path, real))
+        e = why_set(w, err_from_errno(errno), "", "%.200s: %s", given, strerror(errno));
+    free(path);
+    if (e < 0)
+        return e;
     *out = xstrdup(real);
     model_file *f = NULL;
     struct why bad;
-    int e = model_file_open(real, &f, &bad);
+    e = model_file_open(real, &f, &bad);
     model_file_close(f);
     return e < 0 ? why_set(w, e, "", "%.200s: %s", given, bad.text) : 0;
 }

@@ -66,10 +66,35 @@ char *known_model_path(const struct known_model *m)
     return home_path(name);
 }
 
+bool model_name_fits(const char *name)
+{
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    return n > 0 && n <= MODEL_NAME_LEN_MAX && name[n] == 0 && name[0] != '.' && name[0] != '-';
+}
+
+char *own_model_path(const char *name)
+{
+    char file[MODEL_NAME_LEN_MAX + 16];
+    snprintf(file, sizeof file, "models/%s.gguf", name);
+    return home_path(file);
+}
+
+/* The file that a word on the command line stands for, if it is there. */
+static char *path_of(const char *given, const struct known_model *m)
+{
+    if (m)
+        return known_model_path(m);
+    char *own = model_name_fits(given) ? own_model_path(given) : NULL;
+    if (own && access(given, F_OK) < 0 && access(own, F_OK) == 0)
+        return own;
+    free(own);
+    return slice_dup(slice_str(given));
+}
+
 int model_path(const char *given, char **out, struct why *w)
 {
     const struct known_model *m = known_model_find(given);
-    *out = m ? known_model_path(m) : slice_dup(slice_str(given));
+    *out = path_of(given, m);
     if (access(*out, R_OK) == 0)
         return 0;
     int e = errno;

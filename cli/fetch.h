@@ -28,8 +28,12 @@ extern const size_t KNOWN_MODELS_N;
 const struct known_model *known_model_find(const char *name); /* NULL */
 /* Path the model has, or would have, in the home. The caller frees. */
 char *known_model_path(const struct known_model *m);
-/* The file of a model that is here: of a known name, or the file `given` itself. The caller frees.
- */
+/* A model that the user added: models/NAME.gguf in the home. */
+#define MODEL_NAME_LEN_MAX 80
+bool model_name_fits(const char *name); /* letters, digits, . _ -; not at the start . or - */
+char *own_model_path(const char *name); /* the caller frees */
+/* The file of a model that is here: of a known name, of one that was added, or the file `given`
+ * itself. The caller frees. */
 int model_path(const char *given, char **out, struct why *w) MUST_USE;
 /* Fetches unless it is there. Shows progress on stderr. Two at once: the second waits for the
  * first. */

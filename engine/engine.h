@@ -71,6 +71,10 @@ void vocab_close(vocab *v);
 
 enum vocab_kind vocab_model(const vocab *v);
 slice vocab_pretokenizer(const vocab *v);  /* tokenizer.ggml.pre: "smollm", "default" */
+/* Of a converted model whose way of cutting words has no such name: the pattern whose matches are words, as is what lies between
+ * them ("" for none), and whether text is brought to normal form C before. */
+slice vocab_split(const vocab *v, bool *nfc);
+bool vocab_whole_words(const vocab *v); /* a word that is in the vocabulary is taken whole, whatever its merges */
 slice vocab_chat_template(const vocab *v); /* "" for a model without one */
 int32_t vocab_size(const vocab *v);
 slice vocab_piece(const vocab *v, int32_t id); /* as stored: byte-level alphabet or U+2581 spaces; "" if out of range */

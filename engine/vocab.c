@@ -15,6 +15,7 @@ void vocab_close(vocab *v)
     free(v->by_piece);
     free(v->merges);
     free(v->pre);
+    free(v->split);
     free(v->chat);
     free(v->ends);
     free(v);
@@ -28,6 +29,17 @@ enum vocab_kind vocab_model(const vocab *v)
 slice vocab_pretokenizer(const vocab *v)
 {
     return slice_str(v->pre);
+}
+
+slice vocab_split(const vocab *v, bool *nfc)
+{
+    *nfc = v->nfc;
+    return slice_str(v->split);
+}
+
+bool vocab_whole_words(const vocab *v)
+{
+    return v->whole_words;
 }
 
 slice vocab_chat_template(const vocab *v)

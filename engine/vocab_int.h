@@ -10,6 +10,7 @@
 #define VOCAB_MERGES_MAX 4194304
 #define VOCAB_TEMPLATE_MAX (1u << 20) /* bytes of the chat template */
 #define VOCAB_PRE_MAX 64
+#define VOCAB_SPLIT_MAX 4096 /* bytes of a pattern that cuts words */
 #define VOCAB_ENDS_MAX 32
 
 struct merge {
@@ -33,8 +34,9 @@ struct vocab {
     int32_t byte_ids[256];
     int32_t bos, eos;
     bool add_bos, add_space_prefix;
-    char *pre, *chat;
+    char *pre, *split, *chat;
     size_t chat_len;
+    bool nfc, whole_words;
     int32_t *ends; /* ascending */
     size_t n_ends;
 };

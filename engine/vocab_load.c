@@ -386,13 +386,17 @@ static int read_ends(const model_file *f, vocab *v, struct why *w)
 static int read_rest(const model_file *f, vocab *v, struct why *w)
 {
     bool spm = v->kind == VOCAB_SPM;
-    size_t pre_len;
+    size_t pre_len, split_len;
     int e;
     if ((e = read_id(f, v, "tokenizer.ggml.bos_token_id", &v->bos, w)) < 0 ||
         (e = read_id(f, v, "tokenizer.ggml.eos_token_id", &v->eos, w)) < 0 ||
         (e = read_flag(f, "tokenizer.ggml.add_bos_token", spm, &v->add_bos, w)) < 0 ||
         (e = read_flag(f, "tokenizer.ggml.add_space_prefix", spm, &v->add_space_prefix, w)) < 0 ||
         (e = read_text(f, "tokenizer.ggml.pre", VOCAB_PRE_MAX, &v->pre, &pre_len, w)) < 0 ||
+        (e = read_text(f, "nunchi.tokenizer.split", VOCAB_SPLIT_MAX, &v->split, &split_len, w)) <
+            0 ||
+        (e = read_flag(f, "nunchi.tokenizer.nfc", false, &v->nfc, w)) < 0 ||
+        (e = read_flag(f, "nunchi.tokenizer.whole_words", false, &v->whole_words, w)) < 0 ||
         (e = read_text(f, "tokenizer.chat_template", VOCAB_TEMPLATE_MAX, &v->chat, &v->chat_len,
                        w)) < 0)
         return e;

@@ -12,6 +12,7 @@ struct bpe {
     pretok *pre;
     merges *m;
     int32_t of_byte[256];
+    bool whole_words;
 };
 
 struct bpe_scratch {
@@ -85,7 +86,11 @@ int bpe_new(const vocab *v, bpe **out, struct why *w)
     b->v = v;
     b->m = merges_new();
     *out = NULL;
-    int e = pretok_new(vocab_pretokenizer(v), &b->pre, w);
+    bool nfc;
+    slice split = vocab_split(v, &nfc);
+    int e = split.n ? pretok_new_split(split, nfc, &b->pre, w)
+                    : pretok_new(vocab_pretokenizer(v), &b->pre, w);
+    b->whole_words = vocab_whole_words(v) || (e == 0 && pretok_whole_words(b->pre));
     if (e == 0)
         e = find_bytes(b, w);
     for (int32_t id = 0; e == 0 && id < vocab_size(v); id++)
@@ -145,7 +150,7 @@ static int32_t whole_word(const bpe *b, bpe_scratch *s, slice word)
 static int merge_word(const bpe *b, bpe_scratch *s, slice word)
 {
     s->sym.n = 0;
-    if (pretok_whole_words(b->pre) && word.n <= PIECE_BYTES_MAX) {
+    if (b->whole_words && word.n <= PIECE_BYTES_MAX) {
         int32_t id = whole_word(b, s, word);
         if (id != TOKEN_NONE)
             return ids_put(&s->sym, id);

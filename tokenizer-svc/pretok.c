@@ -19,7 +19,7 @@
     "[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])|[" WS "]+"
 
 /* A match of a well-meant pattern takes far less; the limits are for patterns that come from model
- * files later on. */
+ * files. */
 #define MATCH_LIMIT 10000000u
 #define HEAP_LIMIT_KIB (64u << 10)
 #define JIT_STACK_FIRST (32u << 10)
@@ -40,7 +40,7 @@ static const struct kind {
 };
 
 struct pretok {
-    const struct kind *kind;
+    bool nfc, whole_words;
     pcre2_code *code;
     bool jit;
 };
@@ -52,20 +52,21 @@ struct pretok_match {
     pcre2_jit_stack *stack;
 };
 
-static int compile(pretok *p, struct why *w)
+static pretok *compile(const char *pattern, size_t len, int *err, size_t *at)
 {
-    int err;
-    PCRE2_SIZE at;
+    pretok *p = xcalloc(1, sizeof *p);
+    PCRE2_SIZE where = 0;
     /* Anchored here, not at match time: there it would switch the JIT off without a word. */
-    p->code = pcre2_compile((PCRE2_SPTR)p->kind->pattern, PCRE2_ZERO_TERMINATED,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &err, &at, NULL);
-    if (!p->code)
-        return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre",
-                       "pattern of '%s' does not compile at %zu (error %d)", p->kind->name, at,
-                       err);
+    p->code = pcre2_compile((PCRE2_SPTR)pattern, len, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, err,
+                            &where, NULL);
+    *at = where;
+    if (!p->code) {
+        free(p);
+        return NULL;
+    }
     p->jit =
         pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0; /* without: slower, the same words */
-    return 0;
+    return p;
 }
 
 int pretok_new(slice name, pretok **out, struct why *w)
@@ -74,21 +75,66 @@ int pretok_new(slice name, pretok **out, struct why *w)
     if (name.n == 0)
         name = SLICE_LIT("gpt-2");
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++) {
+        int err;
+        size_t at;
         if (!slice_eq_str(name, KINDS[i].name))
             continue;
-        pretok *p = xcalloc(1, sizeof *p);
-        p->kind = &KINDS[i];
-        int e = compile(p, w);
-        if (e < 0) {
-            pretok_free(p);
-            return e;
-        }
-        *out = p;
+        *out = compile(KINDS[i].pattern, strlen(KINDS[i].pattern), &err, &at);
+        if (!*out)
+            return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre",
+                           "pattern of '%s' does not compile at %zu (error %d)", KINDS[i].name, at,
+                           err);
+        (*out)->nfc = KINDS[i].nfc;
+        (*out)->whole_words = KINDS[i].whole_words;
         return 0;
     }
     return why_set(w, ERR_UNSUPPORTED, "tokenizer.ggml.pre",
                    "the model wants pre-tokenizer '%.*s', which is not known here",
                    (int)(name.n < 60 ? name.n : 60), name.p);
+}
+
+/* The pattern with \s and \S as Unicode's White_Space; ERR_UNSUPPORTED where that cannot be said.
+ */
+static int put_pattern(slice from, buf *out)
+{
+    bool in_class = false;
+    for (size_t i = 0; i < from.n; i++) {
+        char c = from.p[i], next = i + 1 < from.n ? from.p[i + 1] : 0;
+        if (c != '\\') {
+            if (c == '[' && in_class)
+                return ERR_UNSUPPORTED;
+            in_class = c == '[' || (in_class && c != ']');
+            buf_put_byte(out, (unsigned char)c);
+            continue;
+        }
+        i++;
+        if (next == 's')
+            buf_put_str(out, in_class ? WS : "[" WS "]");
+        else if (next == 'S' && !in_class)
+            buf_put_str(out, "[^" WS "]");
+        else if (next == 'S')
+            return ERR_UNSUPPORTED;
+        else
+            buf_put(out, from.p + i - 1, next ? 2 : 1);
+    }
+    return 0;
+}
+
+int pretok_new_split(slice pattern, bool nfc, pretok **out, struct why *w)
+{
+    static const char FIELD[] = "nunchi.tokenizer.split";
+    buf own = {0};
+    int e = put_pattern(pattern, &own), err = 0;
+    size_t at = 0;
+    *out = e < 0 ? NULL : compile(own.p ? own.p : "", own.n, &err, &at);
+    buf_clear(&own);
+    if (e < 0)
+        return why_set(w, e, FIELD, "the pattern that cuts words has classes that are not known");
+    if (!*out)
+        return why_set(w, ERR_INVALID, FIELD, "the pattern that cuts words is wrong at %zu (%d)",
+                       at, err);
+    (*out)->nfc = nfc;
+    return 0;
 }
 
 void pretok_free(pretok *p)
@@ -101,7 +147,7 @@ void pretok_free(pretok *p)
 
 bool pretok_whole_words(const pretok *p)
 {
-    return p->kind->whole_words;
+    return p->whole_words;
 }
 
 pretok_match *pretok_match_new(const pretok *p)
@@ -128,7 +174,8 @@ void pretok_match_free(pretok_match *m)
     free(m);
 }
 
-int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why *w)
+/* 1 and *end: the pattern matches at `at`; 0: it does not. */
+static int match_at(pretok_match *m, slice text, size_t at, size_t *end, struct why *w)
 {
     PCRE2_SPTR s = (PCRE2_SPTR)text.p;
     int rc = PCRE2_ERROR_JIT_STACKLIMIT;
@@ -140,13 +187,25 @@ int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why 
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
         return why_set(w, ERR_INVALID, "", "the text cannot be cut into words (error %d)", rc);
     PCRE2_SIZE *span = pcre2_get_ovector_pointer(m->data);
-    if (rc > 0 && span[1] > at) {
-        *len = span[1] - at;
-        return 0;
+    *end = rc > 0 ? span[1] : at;
+    return *end > at;
+}
+
+int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why *w)
+{
+    size_t end, to = at;
+    int e = match_at(m, text, at, &end, w);
+    *len = end - at;
+    while (e == 0 && to < text.n) { /* what a pattern leaves out is a word up to the next match */
+        uint32_t cp;
+        size_t n = utf8_decode(text.p + to, text.n - to, &cp);
+        if (n == 0)
+            return why_set(w, ERR_INVALID, "", "the text is not UTF-8");
+        to += n;
+        *len = to - at;
+        e = to < text.n ? match_at(m, text, to, &end, w) : 0;
     }
-    uint32_t cp; /* a pattern that leaves something out: that character is a word of its own */
-    *len = utf8_decode(text.p + at, text.n - at, &cp);
-    return *len > 0 ? 0 : why_set(w, ERR_INVALID, "", "the text is not UTF-8");
+    return e < 0 ? e : 0;
 }
 
 /* 0: nothing beyond ASCII, which is in normal form. 1: look closer. */
@@ -178,7 +237,7 @@ static int marks_fit(slice text, struct why *w)
 int pretok_normal(const pretok *p, slice text, buf *keep, slice *out, struct why *w)
 {
     *out = text;
-    if (!p->kind->nfc)
+    if (!p->nfc)
         return 0;
     int e = marks_fit(text, w);
     if (e <= 0)

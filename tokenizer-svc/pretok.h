@@ -1,6 +1,6 @@
 /* Cuts a text into the words that byte-level merging may not cross, as the model was trained: one
- * pattern per name of GGUF's tokenizer.ggml.pre. This pair is the only one that includes pcre2.h
- * and utf8proc.h.
+ * pattern per name of GGUF's tokenizer.ggml.pre, or the model's own. This pair is the only one that
+ * includes pcre2.h and utf8proc.h.
  *
  * The patterns say what a space is by listing the code points of Unicode's White_Space: PCRE2's own
  * \s leaves out U+0085 and counts U+180E, and ids would differ. Letters and numbers are those of
@@ -16,6 +16,9 @@ typedef struct pretok_match pretok_match; /* scratch of one thread */
 /* "smollm", "gpt-2", "default", "llama-bpe", "qwen2"; an empty name is "gpt-2". ERR_UNSUPPORTED for
  * others. */
 int pretok_new(slice name, pretok **out, struct why *w) MUST_USE;
+/* By a pattern that came with the model: its matches are words, and so is what lies between two.
+ * ERR_INVALID: it does not compile; ERR_UNSUPPORTED: it uses what PCRE2 reads in another way. */
+int pretok_new_split(slice pattern, bool nfc, pretok **out, struct why *w) MUST_USE;
 void pretok_free(pretok *p); /* NULL is allowed */
 bool pretok_whole_words(
     const pretok *p); /* a word that is in the vocabulary is taken whole, whatever its merges */
@@ -30,7 +33,7 @@ void pretok_match_free(pretok_match *m);         /* NULL is allowed */
 int pretok_normal(const pretok *p, slice text, buf *keep, slice *out, struct why *w) MUST_USE;
 
 /* Length of the word at text[at..): at least 1 while at < text.n. Text must be UTF-8. ERR_INVALID
- * when matching takes more than its limits (none of our patterns does). */
+ * when matching takes more than its limits (none of our patterns does; a model's may). */
 int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why *w) MUST_USE;
 
 #endif

@@ -7,12 +7,10 @@
 #include "tokenizer-svc/pretok.h"
 
 /* The words of text, joined by '|'. */
-static void words(const char *name, slice text, buf *out)
+static void words_by(pretok *p, slice text, buf *out)
 {
-    pretok *p;
     struct why w = {0};
     buf keep = {0};
-    assert_int_equal(pretok_new(slice_str(name), &p, &w), 0);
     pretok_match *m = pretok_match_new(p);
     assert_int_equal(pretok_normal(p, text, &keep, &text, &w), 0);
     buf_reset(out);
@@ -26,6 +24,77 @@ static void words(const char *name, slice text, buf *out)
     pretok_match_free(m);
     pretok_free(p);
     buf_clear(&keep);
+}
+
+static void words(const char *name, slice text, buf *out)
+{
+    pretok *p;
+    struct why w = {0};
+    assert_int_equal(pretok_new(slice_str(name), &p, &w), 0);
+    words_by(p, text, out);
+}
+
+static void a_models_own_pattern_cuts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pattern, *text, *want;
+    } cases[] = {
+        {"\\p{N}{1,3}", "ab12345c", "ab|123|45|c"}, /* what lies between is a word */
+        {"\\s+",
+         "a \xc2\x85"
+         "b",
+         "a| \xc2\x85|b"},
+        {"[^\\s]+",
+         "a\xc2\x85"
+         "b",
+         "a|\xc2\x85|b"},
+        {"\\S", "ab c", "a|b| |c"},
+        {"(?i:x)|\\[", "aX[x", "a|X|[|x"},
+        {"z*", "aaz", "aa|z"}, /* nothing is no match */
+    };
+    buf out = {0};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        pretok *p;
+        struct why w = {0};
+        assert_int_equal(pretok_new_split(slice_str(cases[i].pattern), false, &p, &w), 0);
+        words_by(p, slice_str(cases[i].text), &out);
+        assert_string_equal(buf_cstr(&out), cases[i].want);
+    }
+    buf_clear(&out);
+}
+
+static void wrong_patterns_are_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"(",           "[",     "a{2,1}", "\\",
+                                      "[[:alpha:]]", "[\\S]", "(?C1",   "\\p{Nope}"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        pretok *p;
+        struct why w = {0};
+        assert_true(pretok_new_split(slice_str(bad[i]), false, &p, &w) < 0);
+        assert_null(p);
+        assert_non_null(strstr(w.text, "pattern"));
+    }
+}
+
+/* Backtracking without end meets a limit, not the machine's patience. */
+static void patterns_that_explode_end(void **state)
+{
+    (void)state;
+    enum { N = 200000 };
+    char *text = try_calloc(N + 1, 1);
+    pretok *p;
+    size_t len;
+    struct why w = {0};
+    assert_non_null(text);
+    memset(text, 'x', N);
+    assert_int_equal(pretok_new_split(SLICE_LIT("(x+x+)+[yz]"), false, &p, &w), 0);
+    pretok_match *m = pretok_match_new(p);
+    assert_int_equal(pretok_word(m, (slice){text, N}, 0, &len, &w), ERR_INVALID);
+    pretok_match_free(m);
+    pretok_free(p);
+    free(text);
 }
 
 static void each_name_cuts_its_own_way(void **state)
@@ -110,6 +179,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_name_cuts_its_own_way),
+        cmocka_unit_test(a_models_own_pattern_cuts),
+        cmocka_unit_test(wrong_patterns_are_refused),
+        cmocka_unit_test(patterns_that_explode_end),
         cmocka_unit_test(unknown_names_are_refused),
         cmocka_unit_test(long_runs_are_one_word_and_no_trouble),
         cmocka_unit_test(a_pile_of_marks_is_refused),
