@@ -43,7 +43,7 @@ void core_free(core *c)
 
 bool core_can_chat(const core *c)
 {
-    return c->chat.kind != CHAT_NONE;
+    return c->chat.template != NULL;
 }
 
 const tokenizer *core_tokenizer(const core *c)
@@ -79,6 +79,7 @@ struct work {
     struct prompt prompt;
     struct prompt_span spans[CORE_VIDEOS_MAX];
     struct ids ids;
+    int64_t now_unix_s;
     struct why *why;
 };
 
@@ -128,7 +129,7 @@ static int encode(struct work *k)
         render_prompt(k);
     else {
         int e = chat_render(&k->c->chat, k->q.turns, k->q.n_turns, k->q.add_generation_prompt,
-                            &k->prompt, k->why);
+                            k->now_unix_s, &k->prompt, k->why);
         if (e < 0)
             return e;
     }
@@ -278,7 +279,8 @@ static void pack_tokenized(const struct work *k, struct core_answer *out)
 }
 
 static int tokenize(const core *c, tok_scratch *s, const Nunchi__Tokenize *t,
-                    const struct wire_msg *m, arena *a, struct core_answer *out, struct why *w)
+                    const struct wire_msg *m, int64_t now_unix_s, arena *a, struct core_answer *out,
+                    struct why *w)
 {
     struct work *k = try_calloc(1, sizeof *k);
     if (!k)
@@ -286,6 +288,7 @@ static int tokenize(const core *c, tok_scratch *s, const Nunchi__Tokenize *t,
     k->c = c;
     k->s = s;
     k->why = w;
+    k->now_unix_s = now_unix_s;
     int e = check_model(c, t->model, w);
     if (e == 0)
         e = ask_read(&k->q, t, m, a, w);
@@ -342,8 +345,8 @@ static int detokenize(const core *c, const Nunchi__Detokenize *d, const struct w
     return e;
 }
 
-int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, struct core_answer *out,
-                   struct why *w)
+int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, int64_t now_unix_s,
+                   struct core_answer *out, struct why *w)
 {
     arena *a = arena_new(CORE_MEMORY_MAX);
     void *parsed;
@@ -351,7 +354,7 @@ int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, stru
     if (e == 0) {
         const Nunchi__TokenRequest *r = parsed;
         if (r->op_case == NUNCHI__TOKEN_REQUEST__OP_TOKENIZE)
-            e = tokenize(c, s, r->tokenize, m, a, out, w);
+            e = tokenize(c, s, r->tokenize, m, now_unix_s, a, out, w);
         else if (r->op_case == NUNCHI__TOKEN_REQUEST__OP_DETOKENIZE)
             e = detokenize(c, r->detokenize, m, out, w);
         else

@@ -43,8 +43,8 @@ void core_answer_clear(struct core_answer *a);
 
 /* ERR_INVALID, ERR_UNSUPPORTED, ERR_NOT_FOUND (model), ERR_TOO_BIG, ERR_PROTO, ERR_NOMEM; *w says
  * why, with the numbers where something does not fit, and names the field as a client of the HTTP
- * API knows it. */
-int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, struct core_answer *out,
-                   struct why *w) MUST_USE;
+ * API knows it. now_unix_s: for chat templates that tell the date. */
+int core_answer_to(const core *c, tok_scratch *s, const struct wire_msg *m, int64_t now_unix_s,
+                   struct core_answer *out, struct why *w) MUST_USE;
 
 #endif

@@ -25,18 +25,24 @@
 #define JIT_STACK_FIRST (32u << 10)
 #define JIT_STACK_MAX (1u << 20)
 
+/* With marks beside letters. */
+#define QWEN35                                                                                     \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^" WS            \
+    "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])|[" WS "]+"
+
+/* One pattern for several names: each family that was converted got one of its own. */
 static const struct kind {
-    const char *name;
+    const char *names; /* separated by spaces */
     const char *pattern;
     bool nfc, whole_words;
 } KINDS[] = {
-    {"smollm", SMOLLM, false, false},
-    {"gpt-2", GPT2, false, false},
-    {"gpt2", GPT2, false, false},
-    {"default", GPT2, false, false},
-    {"llama-bpe", AFTER_GPT4("\\p{N}{1,3}"), false, true},
-    {"llama3", AFTER_GPT4("\\p{N}{1,3}"), false, true},
-    {"qwen2", AFTER_GPT4("\\p{N}"), true, false},
+    {"smollm starcoder refact command-r codeshell exaone", SMOLLM, false, false},
+    {"gpt-2 gpt2 default phi-2 mpt olmo exaone4 trillion", GPT2, false, false},
+    {"llama-bpe llama3 llama-v3 falcon3 pixtral midm-2.0 lfm2", AFTER_GPT4("\\p{N}{1,3}"), false,
+     true},
+    {"dbrx smaug-bpe chatglm-bpe glm4", AFTER_GPT4("\\p{N}{1,3}"), false, false},
+    {"qwen2 deepseek-r1-qwen kormo megrez", AFTER_GPT4("\\p{N}"), true, false},
+    {"qwen35", QWEN35, false, false},
 };
 
 struct pretok {
@@ -69,6 +75,15 @@ static pretok *compile(const char *pattern, size_t len, int *err, size_t *at)
     return p;
 }
 
+static bool has_name(const char *names, slice name)
+{
+    slice rest = slice_str(names), one;
+    while (slice_split(&rest, ' ', &one))
+        if (slice_eq(one, name))
+            return true;
+    return false;
+}
+
 int pretok_new(slice name, pretok **out, struct why *w)
 {
     *out = NULL;
@@ -77,12 +92,12 @@ int pretok_new(slice name, pretok **out, struct why *w)
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++) {
         int err;
         size_t at;
-        if (!slice_eq_str(name, KINDS[i].name))
+        if (!has_name(KINDS[i].names, name))
             continue;
         *out = compile(KINDS[i].pattern, strlen(KINDS[i].pattern), &err, &at);
         if (!*out)
             return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre",
-                           "pattern of '%s' does not compile at %zu (error %d)", KINDS[i].name, at,
+                           "pattern of '%s' does not compile at %zu (error %d)", KINDS[i].names, at,
                            err);
         (*out)->nfc = KINDS[i].nfc;
         (*out)->whole_words = KINDS[i].whole_words;

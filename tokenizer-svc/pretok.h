@@ -13,8 +13,8 @@
 typedef struct pretok pretok;             /* immutable: threads share it */
 typedef struct pretok_match pretok_match; /* scratch of one thread */
 
-/* "smollm", "gpt-2", "default", "llama-bpe", "qwen2"; an empty name is "gpt-2". ERR_UNSUPPORTED for
- * others. */
+/* "smollm", "gpt-2", "llama-bpe" … (pretok.c lists them); an empty name is "gpt-2". ERR_UNSUPPORTED
+ * for others. */
 int pretok_new(slice name, pretok **out, struct why *w) MUST_USE;
 /* By a pattern that came with the model: its matches are words, and so is what lies between two.
  * ERR_INVALID: it does not compile; ERR_UNSUPPORTED: it uses what PCRE2 reads in another way. */

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "common/base/list.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/metrics.h"
 #include "common/base/thread.h"
@@ -70,7 +71,8 @@ static void work(void *ctx)
 {
     struct job *j = ctx;
     tok_scratch *t = take_scratch(j->s);
-    j->err = core_answer_to(j->s->core, t, &j->msg, &j->answer, &j->why);
+    j->err = core_answer_to(j->s->core, t, &j->msg, (int64_t)(clock_unix_ms() / 1000), &j->answer,
+                            &j->why);
     give_scratch(j->s, t);
 }
 

@@ -130,8 +130,8 @@ static void chat(const struct bench *b, const struct chat_format *f, const char 
     struct why w = {.text = ""};
     struct chat_part parts[] = {{slice_str(NOTES), true}, {slice_str(question), false}};
     struct chat_turn turn = {slice_str("user"), parts, 2};
-    if (f->kind != CHAT_NONE) {
-        if (chat_render(f, &turn, 1, true, p, &w) < 0)
+    if (f->template) {
+        if (chat_render(f, &turn, 1, true, 0, p, &w) < 0)
             fail("chat", &w);
         return;
     }

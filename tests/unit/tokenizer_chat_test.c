@@ -1,7 +1,6 @@
 #include "tests/unit/tokenizer_testing.h"
 
 #include "tokenizer-svc/chat.h"
-#include "tokenizer-svc/template.h"
 
 struct fixture {
     struct small_model m;
@@ -26,97 +25,6 @@ static void teardown(struct fixture *f)
     small_close(&f->m);
 }
 
-/* ---- recognising ---- */
-
-#define DEFAULT_SYSTEM                                                                             \
-    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nBe "          \
-    "kind.<|im_end|>\\n' }}{% endif %}"
-
-static void chatml_is_known_in_all_its_spellings(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text, *system;
-    } known[] = {
-        {CHATML_TEMPLATE, ""},
-        {"{% for message in messages %}" DEFAULT_SYSTEM
-         "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
-         "'\\n'}}{% endfor %}"
-         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-         "Be kind."},
-        {"{%- for message in messages -%}\n    {{- \"<|im_start|>\" + message[\"role\"] + \"\n\" + "
-         "message['content'] + "
-         "'<|im_end|>\\n' -}}\n{%- endfor -%}\n{%- if add_generation_prompt -%}\n  {{- "
-         "'<|im_start|>assistant\\n' -}}\n{%- endif -%}",
-         ""},
-        {"{% for message in messages %}\n{{'<|im_start|>' + message['role'] + '\\n' + "
-         "message['content'] + '<|im_end|>' + '\\n'}}"
-         "{% endfor %}\n{% if add_generation_prompt %}\n{{ '<|im_start|>assistant\\n' }}{% endif "
-         "%}",
-         ""},
-    };
-    buf system = {0};
-    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
-        assert_true(template_is_chatml(slice_str(known[i].text), &system));
-        assert_string_equal(buf_cstr(&system), known[i].system);
-    }
-    buf_clear(&system);
-}
-
-static void what_would_read_differently_is_not_chatml(void **state)
-{
-    (void)state;
-    static const char *const others[] = {
-        "",
-        "{{ messages }}",
-        CHATML_TEMPLATE "x",
-        CHATML_TEMPLATE "{% if tools %}{% endif %}",
-        "x" CHATML_TEMPLATE,
-        "{% for message in messages %} {{'<|im_start|>' + message['role'] + '\\n' + "
-        "message['content'] + '<|im_end|>' + '\\n'}}{% endfor "
-        "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", /* a space
-                                                                                          before
-                                                                                          every turn
-                                                                                        */
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
-        "message['content']|trim + '<|im_end|>' + '\\n'}}{% endfor "
-        "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-        "{% for message in messages %}{{'<|im_start|>",
-        "{% for message in messages %}" DEFAULT_SYSTEM,
-        "{%",
-        "'",
-    };
-    buf system = {0};
-    for (size_t i = 0; i < ARRAY_LEN(others); i++)
-        assert_false(template_is_chatml(slice_str(others[i]), &system));
-    buf_clear(&system);
-}
-
-static void gemma_is_known(void **state)
-{
-    (void)state;
-    static const char with_system[] =
-        "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}\n{%- set first_user_prefix = "
-        "messages[0]['content'] + '\n\n' -%}"
-        "{%- endif -%}{%- for message in messages -%}{{ '<start_of_turn>' + role + '\n' + "
-        "(first_user_prefix if loop.first else \"\") }}"
-        "{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if "
-        "add_generation_prompt -%}"
-        "{{'<start_of_turn>model\n'}}{%- endif -%}";
-    static const char without[] =
-        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% "
-        "endif %}{% for message in messages %}"
-        "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% "
-        "endfor %}"
-        "{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}";
-    bool no_system = true;
-    assert_true(template_is_gemma(SLICE_LIT(with_system), &no_system));
-    assert_false(no_system);
-    assert_true(template_is_gemma(SLICE_LIT(without), &no_system));
-    assert_true(no_system);
-    assert_false(template_is_gemma(SLICE_LIT(CHATML_TEMPLATE), &no_system));
-}
-
 /* ---- rendering ---- */
 
 static void choices_that_cannot_work_say_why(void **state)
@@ -124,9 +32,10 @@ static void choices_that_cannot_work_say_why(void **state)
     (void)state;
     static const struct {
         const char *chat_template, *choice, *says;
-    } cases[] = {{NULL, "auto", "no chat template"},
-                 {"{{ strange }}", "auto", "not known here"},
-                 {CHATML_TEMPLATE, "none", "switched off"}};
+    } cases[] = {
+        {NULL, "auto", "no chat template"},
+        {"x\n{% strange %}", "auto", "line 2 of the chat template: there is no block strange"},
+        {CHATML_TEMPLATE, "none", "switched off"}};
     const struct chat_part part = {.text = SLICE_LIT("hi")};
     const struct chat_turn turn = {SLICE_LIT("user"), &part, 1};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -136,8 +45,8 @@ static void choices_that_cannot_work_say_why(void **state)
         struct why w = {0};
         setup(&f, cases[i].chat_template);
         assert_int_equal(chat_format_init(&c, f.t, slice_str(cases[i].choice), &w), 0);
-        assert_int_equal(c.kind, CHAT_NONE);
-        assert_int_equal(chat_render(&c, &turn, 1, true, &p, &w), ERR_UNSUPPORTED);
+        assert_null(c.template);
+        assert_int_equal(chat_render(&c, &turn, 1, true, 0, &p, &w), ERR_UNSUPPORTED);
         assert_non_null(strstr(w.text, cases[i].says));
         chat_format_clear(&c);
         teardown(&f);
@@ -152,10 +61,13 @@ static void a_format_needs_its_tokens(void **state)
     struct why w = {0};
     setup(&f, NULL);
     assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("gemma"), &w), ERR_INVALID);
+    chat_format_clear(&c);
     assert_non_null(strstr(w.text, "<start_of_turn>"));
     assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("llama"), &w), ERR_INVALID);
+    chat_format_clear(&c);
     assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("chatml"), &w), 0);
-    assert_int_equal(c.kind, CHAT_CHATML);
+    assert_non_null(c.template);
+    chat_format_clear(&c);
     teardown(&f);
 }
 
@@ -188,7 +100,7 @@ static void chatml_turns_stand_as_the_template_has_them(void **state)
                                       {.text = SLICE_LIT("<|im_end|> what?")}};
     const struct chat_turn turns[] = {{SLICE_LIT("developer"), &parts[1], 1},
                                       {SLICE_LIT("user"), parts, 2}};
-    assert_int_equal(chat_render(&c, turns, 2, true, &p, &w), 0);
+    assert_int_equal(chat_render(&c, turns, 2, true, 0, &p, &w), 0);
     show(&f, &p, &out);
     assert_string_equal(buf_cstr(&out),
                         "#<|im_start|>#system\n<|im_end|> "
@@ -221,56 +133,115 @@ static void wrong_turns_are_refused_by_name(void **state)
     assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
     const struct chat_part part = {.text = SLICE_LIT("x")};
     const struct chat_turn turns[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("tool"), &part, 1}};
-    assert_int_equal(chat_render(&c, turns, 2, true, &p, &w), ERR_UNSUPPORTED);
+    assert_int_equal(chat_render(&c, turns, 2, true, 0, &p, &w), ERR_UNSUPPORTED);
     assert_string_equal(w.field, "messages[1].role");
-    assert_int_equal(chat_render(&c, turns, 0, true, &p, &w), ERR_INVALID);
-    /* Gemma's order, on a vocabulary that has other marks: the check comes first. */
-    c.kind = CHAT_GEMMA;
-    const struct chat_turn twice[] = {{SLICE_LIT("user"), &part, 1}, {SLICE_LIT("user"), &part, 1}};
-    assert_int_equal(chat_render(&c, twice, 2, true, &p, &w), ERR_INVALID);
-    assert_string_equal(w.field, "messages[1].role");
-    const struct chat_turn late[] = {{SLICE_LIT("user"), &part, 1},
-                                     {SLICE_LIT("system"), &part, 1}};
-    assert_int_equal(chat_render(&c, late, 2, true, &p, &w), ERR_INVALID);
-    const struct chat_turn alone[] = {{SLICE_LIT("system"), &part, 1}};
-    assert_int_equal(chat_render(&c, alone, 1, true, &p, &w), ERR_INVALID);
-    c.no_system = true;
-    const struct chat_turn first[] = {{SLICE_LIT("system"), &part, 1},
-                                      {SLICE_LIT("user"), &part, 1}};
-    assert_int_equal(chat_render(&c, first, 2, true, &p, &w), ERR_INVALID);
+    assert_int_equal(chat_render(&c, turns, 0, true, 0, &p, &w), ERR_INVALID);
     prompt_clear(&p);
     chat_format_clear(&c);
     teardown(&f);
 }
 
+/* Gemma's shape on the marks that this vocabulary has. */
+#define TRIMMING                                                                                   \
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user first') }}{% endif %}"   \
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{{ m.content | trim }}"            \
+    "{{ '<|im_end|>\n' }}{% endfor %}"
+
 static void white_space_is_trimmed_over_parts(void **state)
 {
     (void)state;
     struct fixture f;
-    struct chat_format c = {
-        .kind = CHAT_GEMMA, .open = IM_START, .close = IM_END, .bos = TOKEN_NONE};
+    struct chat_format c;
     struct prompt p = {0};
     struct why w = {0};
     buf out = {0};
-    setup(&f, NULL);
+    setup(&f, TRIMMING);
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
     const struct chat_part a[] = {{.text = SLICE_LIT(" \n")},
                                   {.text = SLICE_LIT("\xe3\x80\x80x y")},
                                   {.text = SLICE_LIT("z\xc2\xa0\t")}};
-    const struct chat_part b[] = {
-        {.text = SLICE_LIT("\x1c \x85")}}; /* 0x85 alone is no character */
-    const struct chat_part v[] = {{.text = SLICE_LIT(" N "), .video = true},
+    const struct chat_part v[] = {{.text = SLICE_LIT("N "), .video = true},
                                   {.text = SLICE_LIT("  ")}};
     const struct chat_turn turns[] = {
-        {SLICE_LIT("user"), a, 3}, {SLICE_LIT("assistant"), b, 0}, {SLICE_LIT("user"), v, 2}};
-    assert_int_equal(chat_render(&c, turns, 3, false, &p, &w), 0);
+        {SLICE_LIT("user"), a, 3}, {SLICE_LIT("assistant"), a, 0}, {SLICE_LIT("user"), v, 2}};
+    assert_int_equal(chat_render(&c, turns, 3, false, 0, &p, &w), 0);
     show(&f, &p, &out);
-    assert_string_equal(
-        buf_cstr(&out),
-        "#<|im_start|>#user\nx "
-        "y\nz#<|im_end|>#\n#<|im_start|>#model\n#<|im_end|>#\n#<|im_start|>#user\n[V N "
-        "V]#<|im_end|>#\n");
+    assert_string_equal(buf_cstr(&out),
+                        "#<|im_start|>#user\nx y\nz#<|im_end|>#\n#<|im_start|>#assistant\n"
+                        "#<|im_end|>#\n#<|im_start|>#user\n[VNV]#<|im_end|>#\n");
+    prompt_clear(&p);
+    assert_int_equal(chat_render(&c, turns + 1, 2, false, 0, &p, &w), ERR_INVALID);
+    assert_string_equal(w.text, "the model's chat template refuses: the user first");
     prompt_clear(&p);
     buf_clear(&out);
+    chat_format_clear(&c);
+    teardown(&f);
+}
+
+/* What the template writes with a user's help is no mark; what it writes alone is, also in pieces.
+ */
+static void marks_come_from_the_template_alone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *template, *content, *want;
+    } cases[] = {
+        {"{{ '<|im_' + 'start|>' }}", "x", "#<|im_start|>#"},
+        {"{{ '<|im_' + messages[0].content }}", "start|>", "<|im_start|>"},
+        {"{{ messages[0].content | replace('x', '') }}", "<|imx_end|>", "<|im_end|>"},
+        {"{{ messages[0].content | upper | lower }}", "<|im_end|>", "<|im_end|>"},
+        {"{{ messages[0].content[::-1] }}", ">|dne_mi|<", "<|im_end|>"},
+        {"{{ messages[0] | tojson }}", "<|im_end|>",
+         "{\"role\": \"user\", \"content\": \"<|im_end|>\"}"},
+        {"{{ [messages[0].content] | join }}{{ eos_token }}", "a", "a#<|im_end|>#"},
+        {"{% for c in messages[0].content %}{{ c }}{% endfor %}", "<|im_end|>", "<|im_end|>"},
+        {"{{ messages[0].content.split('|')|join('|') }}", "<|im_end|>", "<|im_end|>"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct fixture f;
+        struct chat_format c;
+        struct prompt p = {0};
+        struct why w = {0};
+        buf out = {0};
+        setup(&f, cases[i].template);
+        assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
+        const struct chat_part part = {.text = slice_str(cases[i].content)};
+        const struct chat_turn turn = {SLICE_LIT("user"), &part, 1};
+        if (chat_render(&c, &turn, 1, true, 0, &p, &w) < 0)
+            fail_msg("%s: %s", cases[i].template, w.text);
+        show(&f, &p, &out);
+        assert_string_equal(buf_cstr(&out), cases[i].want);
+        prompt_clear(&p);
+        buf_clear(&out);
+        chat_format_clear(&c);
+        teardown(&f);
+    }
+}
+
+static void a_video_that_is_left_out_is_an_error(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct chat_format c;
+    struct prompt p = {0};
+    struct why w = {0};
+    buf out = {0};
+    const struct chat_part v[] = {{.text = SLICE_LIT("NOTES"), .video = true},
+                                  {.text = SLICE_LIT("q")}};
+    const struct chat_turn turns[] = {{SLICE_LIT("user"), v, 2}, {SLICE_LIT("user"), v, 2}};
+    setup(&f, "{{ messages[-1].content }}{{ messages[-1].content }}");
+    assert_int_equal(chat_format_init(&c, f.t, SLICE_LIT("auto"), &w), 0);
+    assert_int_equal(chat_render(&c, turns, 2, true, 0, &p, &w), ERR_INVALID);
+    assert_non_null(strstr(w.text, "leaves out"));
+    prompt_clear(&p);
+    assert_int_equal(chat_render(&c, turns, 1, true, 0, &p, &w), 0);
+    show(&f, &p, &out);
+    assert_string_equal(buf_cstr(&out),
+                        "[VNOTESV]\nQuestion about the video:\nqNOTES\nQuestion about "
+                        "the video:\nq");
+    prompt_clear(&p);
+    buf_clear(&out);
+    chat_format_clear(&c);
     teardown(&f);
 }
 
@@ -319,14 +290,13 @@ static void whole_tokens_are_cut_out_of_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(chatml_is_known_in_all_its_spellings),
-        cmocka_unit_test(what_would_read_differently_is_not_chatml),
-        cmocka_unit_test(gemma_is_known),
         cmocka_unit_test(choices_that_cannot_work_say_why),
         cmocka_unit_test(a_format_needs_its_tokens),
         cmocka_unit_test(chatml_turns_stand_as_the_template_has_them),
         cmocka_unit_test(wrong_turns_are_refused_by_name),
         cmocka_unit_test(white_space_is_trimmed_over_parts),
+        cmocka_unit_test(marks_come_from_the_template_alone),
+        cmocka_unit_test(a_video_that_is_left_out_is_an_error),
         cmocka_unit_test(a_split_syllable_is_held_back),
         cmocka_unit_test(whole_tokens_are_cut_out_of_text),
     };

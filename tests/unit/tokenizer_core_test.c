@@ -119,7 +119,7 @@ static int ask_with(struct fixture *f, slice body, slice frame)
     struct wire_msg m = {.body = body, .frames = {frame}, .n_frames = frame.p != NULL};
     core_answer_clear(&f->answer);
     f->w = (struct why){0};
-    return core_answer_to(f->c, f->s, &m, &f->answer, &f->w);
+    return core_answer_to(f->c, f->s, &m, 0, &f->answer, &f->w);
 }
 
 static int ask(struct fixture *f)
