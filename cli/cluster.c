@@ -57,7 +57,12 @@ static void read_state(const json_val *root, struct cluster *out)
     out->supervisor = (pid_t)number(root, "supervisor");
     out->port = (int)number(root, "port");
     copy_str(root, "sockets", out->sockets, sizeof out->sockets);
-    copy_str(root, "model", out->model, sizeof out->model);
+    for (const json_val *m = json_first(json_get(root, "models")); m; m = json_next(m)) {
+        slice file = json_str_or(m, (slice){0});
+        if (out->n_models < CLUSTER_MODELS_MAX)
+            snprintf(out->models[out->n_models++], sizeof out->models[0], "%.*s", (int)file.n,
+                     file.n ? file.p : "");
+    }
     for (const json_val *s = json_first(json_get(root, "services")); s; s = json_next(s)) {
         if (out->n_services < CLUSTER_SERVICES_MAX)
             read_service(s, &out->services[out->n_services++]);
@@ -97,7 +102,11 @@ int cluster_write(const struct cluster *c, struct why *w)
     json_kv_i64(&j, "supervisor", c->supervisor);
     json_kv_i64(&j, "port", c->port);
     json_kv_cstr(&j, "sockets", c->sockets);
-    json_kv_cstr(&j, "model", c->model);
+    json_key(&j, "models");
+    json_arr(&j);
+    for (size_t i = 0; i < c->n_models; i++)
+        json_cstr(&j, c->models[i]);
+    json_arr_end(&j);
     json_key(&j, "services");
     json_arr(&j);
     for (size_t i = 0; i < c->n_services; i++) {

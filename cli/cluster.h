@@ -11,6 +11,7 @@
 #define CLUSTER_WORKERS_MAX 64
 #define CLUSTER_GATEWAYS_MAX 4
 #define CLUSTER_CACHES_MAX 4
+#define CLUSTER_MODELS_MAX 8
 
 struct cluster_service {
     char name[32];
@@ -24,7 +25,8 @@ struct cluster {
     pid_t supervisor;
     int port;         /* the first gateway's */
     char sockets[64]; /* folder of the local endpoints */
-    char model[512];  /* file */
+    size_t n_models;
+    char models[CLUSTER_MODELS_MAX][512]; /* files */
     size_t n_services;
     struct cluster_service services[CLUSTER_SERVICES_MAX];
 };

@@ -116,7 +116,9 @@ int cmd_status(int argc, char **argv)
         return cli_fail("%s", w.text);
     char *url = cluster_url(NULL);
     int code = status_of_url(url);
-    printf("model %s\n\n", c.model);
+    for (size_t i = 0; i < c.n_models; i++)
+        printf("model %s\n", c.models[i]);
+    putchar('\n');
     print_services(&c);
     print_load(url);
     free(url);

@@ -14,6 +14,7 @@
 #include "cli/up_wait.h"
 #include "common/base/log.h"
 #include "engine/engine.h"
+#include "engine/model/name.h"
 
 #define DEFAULT_PORT 8642
 #define DEFAULT_MODEL "smollm2"
@@ -29,7 +30,8 @@ static const char USAGE[] =
     "returns when a request would be answered.\n"
     "\n"
     "  --model NAME|FILE   smollm2 (default), gemma3-270m, one that was added, or a GGUF\n"
-    "  --workers N         model workers (default 1)\n"
+    "                      several times: several models, each asked for by its name\n"
+    "  --workers N         model workers of each model (default 1)\n"
     "  --gateways N        gateways (default 1): each has a port of its own, P, P+1 …\n"
     "  --caches N          cache services (default 1)\n"
     "  --port P            HTTP port on 127.0.0.1 (default 8642; 0: any free one)\n"
@@ -66,8 +68,7 @@ static int parse(int argc, char **argv, struct up_options *o)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     int at = 0;
-    *o = (struct up_options){.model = DEFAULT_MODEL,
-                             .workers = 1,
+    *o = (struct up_options){.workers = 1,
                              .gateways = 1,
                              .caches = 1,
                              .port = DEFAULT_PORT,
@@ -86,8 +87,10 @@ static int parse(int argc, char **argv, struct up_options *o)
         }
         if (number && slice_u64(slice_str(optarg), number) < 0)
             return cli_usage(USAGE, "--%s takes a number, not '%.40s'", OPTIONS[at].name, optarg);
+        if (c == 'm' && o->n_models == CLUSTER_MODELS_MAX)
+            return cli_usage(USAGE, "--model can be given %d times", CLUSTER_MODELS_MAX);
         if (c == 'm')
-            o->model = optarg;
+            o->models[o->n_models++] = optarg;
         else if (c == 'k')
             o->keys = slice_dup(slice_str(optarg));
         else if (c == 'c')
@@ -99,8 +102,10 @@ static int parse(int argc, char **argv, struct up_options *o)
     }
     if (optind < argc)
         return cli_usage(USAGE, "'%.40s' is one word too many", argv[optind]);
-    if (o->workers < 1 || o->workers > CLUSTER_WORKERS_MAX)
-        return cli_usage(USAGE, "--workers takes 1 to %d", CLUSTER_WORKERS_MAX);
+    if (o->n_models == 0)
+        o->models[o->n_models++] = DEFAULT_MODEL;
+    if (o->workers < 1 || o->workers > CLUSTER_WORKERS_MAX / o->n_models)
+        return cli_usage(USAGE, "--workers takes 1 to %zu", CLUSTER_WORKERS_MAX / o->n_models);
     if (o->gateways < 1 || o->gateways > CLUSTER_GATEWAYS_MAX)
         return cli_usage(USAGE, "--gateways takes 1 to %d", CLUSTER_GATEWAYS_MAX);
     if (o->caches < 1 || o->caches > CLUSTER_CACHES_MAX)
@@ -143,6 +148,27 @@ static int find_model(const char *given, char **out, struct why *w)
     e = model_file_open(real, &f, &bad);
     model_file_close(f);
     return e < 0 ? why_set(w, e, "", "%.200s: %s", given, bad.text) : 0;
+}
+
+/* The files of all models. Two of one name could not be told apart by those who ask for it. */
+static int find_models(const struct up_options *o, char **files, struct why *w)
+{
+    buf names[CLUSTER_MODELS_MAX] = {{0}};
+    int e = 0;
+    for (size_t i = 0; e >= 0 && i < o->n_models; i++) {
+        if ((e = find_model(o->models[i], &files[i], w)) < 0)
+            break;
+        model_default_name(slice_str(files[i]), &names[i]);
+        for (size_t k = 0; k < i; k++)
+            if (slice_eq(buf_slice(&names[i]), buf_slice(&names[k])))
+                e = why_set(
+                    w, ERR_INVALID, "",
+                    "two models are called '%.*s'; add one under another name: nunchi model add",
+                    (int)names[i].n, names[i].p);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        buf_clear(&names[i]);
+    return e;
 }
 
 /* A mistake in a file's name is better found here than in a service's log. */
@@ -236,16 +262,17 @@ int cmd_up(int argc, char **argv)
         return code == 1 ? CLI_OK : code;
     struct why w;
     int lock = -1;
-    char *model = NULL;
+    char *files[CLUSTER_MODELS_MAX] = {NULL};
     struct plan *p = xcalloc(1, sizeof *p);
-    if (take_lock(&lock, &w) < 0 || find_keys(&o, &w) < 0 || find_model(o.model, &model, &w) < 0 ||
-        up_plan(&o, model, p, &w) < 0)
+    if (take_lock(&lock, &w) < 0 || find_keys(&o, &w) < 0 || find_models(&o, files, &w) < 0 ||
+        up_plan(&o, files, p, &w) < 0)
         code = cli_fail("%s", w.text); /* the lock, if taken, ends with this process */
     else
         code = launch(&o, p, lock);
     plan_clear(p);
     free(p);
-    free(model);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        free(files[i]);
     free(o.keys);
     return code;
 }

@@ -149,15 +149,17 @@ static int plan_caches(struct plan *p, const struct up_options *o, struct why *w
     return e;
 }
 
-static int plan_tokenizer(struct plan *p, const struct up_options *o, struct why *w)
+static int plan_tokenizer(struct plan *p, const struct up_options *o, uint64_t i, struct why *w)
 {
     struct plan_service *s;
-    int e = plan_service(p, "tokenizer", "nunchi-tokenizer", &s, w);
+    char name[32];
+    name_of(name, "tokenizer", i);
+    int e = plan_service(p, name, "nunchi-tokenizer", &s, w);
     if (e < 0)
         return e;
     add_bus(p, o, s, false);
     plan_arg(s, "--model");
-    plan_arg(s, "%s", p->state.model);
+    plan_arg(s, "%s", p->state.models[i]);
     if (o->chat_format) {
         plan_arg(s, "--chat-format");
         plan_arg(s, "%s", o->chat_format);
@@ -182,33 +184,43 @@ static int plan_video(struct plan *p, const struct up_options *o, struct why *w)
     return e;
 }
 
-static int plan_models(struct plan *p, const struct up_options *o, struct why *w)
+/* Worker i of all models: those of one model stand side by side. */
+static int plan_worker(struct plan *p, const struct up_options *o, uint64_t i, uint64_t threads,
+                       struct why *w)
 {
-    uint64_t threads = o->threads;
-    if (threads == 0 && o->workers > 1)
-        threads = (uint64_t)thread_cpus() > o->workers ? (uint64_t)thread_cpus() / o->workers : 1;
-    for (uint64_t i = 0; i < o->workers; i++) {
-        struct plan_service *s;
-        char name[32];
-        snprintf(name, sizeof name, "model-%llu", (unsigned long long)i + 1);
-        int e = plan_service(p, name, "nunchi-model", &s, w);
-        if (e < 0)
-            return e;
-        add_bus(p, o, s, true);
-        plan_arg(s, "--model");
-        plan_arg(s, "%s", p->state.model);
-        plan_arg(s, "--threads");
-        plan_arg(s, "%llu", (unsigned long long)threads);
-        if (o->backend) {
-            plan_arg(s, "--backend");
-            plan_arg(s, "%s", o->backend);
-        }
-        if (o->chat_format) {
-            plan_arg(s, "--chat-format");
-            plan_arg(s, "%s", o->chat_format);
-        }
+    struct plan_service *s;
+    char name[32];
+    snprintf(name, sizeof name, "model-%llu", (unsigned long long)i + 1);
+    int e = plan_service(p, name, "nunchi-model", &s, w);
+    if (e < 0)
+        return e;
+    add_bus(p, o, s, true);
+    plan_arg(s, "--model");
+    plan_arg(s, "%s", p->state.models[i / o->workers]);
+    plan_arg(s, "--threads");
+    plan_arg(s, "%llu", (unsigned long long)threads);
+    if (o->backend) {
+        plan_arg(s, "--backend");
+        plan_arg(s, "%s", o->backend);
+    }
+    if (o->chat_format) {
+        plan_arg(s, "--chat-format");
+        plan_arg(s, "%s", o->chat_format);
     }
     return 0;
+}
+
+static int plan_models(struct plan *p, const struct up_options *o, struct why *w)
+{
+    uint64_t threads = o->threads, all = o->workers * o->n_models, cpus = (uint64_t)thread_cpus();
+    int e = 0;
+    if (threads == 0 && all > 1)
+        threads = cpus > all ? cpus / all : 1;
+    for (uint64_t i = 0; e >= 0 && i < o->n_models; i++)
+        e = plan_tokenizer(p, o, i, w);
+    for (uint64_t i = 0; e >= 0 && i < all; i++)
+        e = plan_worker(p, o, i, threads, w);
+    return e;
 }
 
 /* Last, so that it is the first to stop: it lets running answers end while the others still work.
@@ -252,8 +264,6 @@ static int plan_all(const struct up_options *o, struct plan *p, struct why *w)
     if (e >= 0)
         e = plan_caches(p, o, w);
     if (e >= 0)
-        e = plan_tokenizer(p, o, w);
-    if (e >= 0)
         e = plan_video(p, o, w);
     if (e >= 0)
         e = plan_models(p, o, w);
@@ -262,9 +272,11 @@ static int plan_all(const struct up_options *o, struct plan *p, struct why *w)
     return e;
 }
 
-int up_plan(const struct up_options *o, const char *model, struct plan *p, struct why *w)
+int up_plan(const struct up_options *o, char *const *files, struct plan *p, struct why *w)
 {
-    snprintf(p->state.model, sizeof p->state.model, "%s", model);
+    for (size_t i = 0; i < o->n_models; i++)
+        snprintf(p->state.models[i], sizeof p->state.models[i], "%s", files[i]);
+    p->state.n_models = o->n_models;
     snprintf(p->state.sockets, sizeof p->state.sockets, "/tmp/nunchi-XXXXXX");
     p->drain_ms = 35000;
     if (!mkdtemp(p->state.sockets))

@@ -83,18 +83,32 @@ static int report_failure(const struct cluster_service *s)
 
 enum readiness { NOT_READY, READY_FOR_TEXT, READY };
 
-static enum readiness ask_readiness(const char *url)
+/* So many of a kind of service are there. */
+static bool has(const json_val *root, const char *service, uint64_t n)
+{
+    int64_t there = 0;
+    return json_opt_i64(json_get(root, "workers"), service, 0, INT64_MAX, &there, NULL) >= 0 &&
+           (uint64_t)there >= n;
+}
+
+/* Of several models, all are waited for; of one, its first worker. */
+static bool models_ready(const json_val *root, const struct up_options *o)
+{
+    return o->n_models == 1 ||
+           (has(root, "tokenizer", o->n_models) && has(root, "model", o->n_models * o->workers));
+}
+
+static enum readiness ask_readiness(const char *url, const struct up_options *o)
 {
     static const struct json_limits LIMITS = {
         .max_bytes = 1 << 16, .max_depth = 4, .max_nodes = 64};
     struct http_reply r = {0};
     json_doc *d = NULL;
     enum readiness is = NOT_READY;
-    if (http_fetch(url, 2000, &r, NULL) >= 0 && r.status == 200)
-        is = json_doc_parse(buf_slice(&r.body), &LIMITS, &d, NULL) >= 0 &&
-                     json_len(json_get(json_doc_root(d), "missing")) > 0
-                 ? READY_FOR_TEXT
-                 : READY;
+    if (http_fetch(url, 2000, &r, NULL) >= 0 && r.status == 200 &&
+        json_doc_parse(buf_slice(&r.body), &LIMITS, &d, NULL) >= 0 &&
+        models_ready(json_doc_root(d), o))
+        is = json_len(json_get(json_doc_root(d), "missing")) > 0 ? READY_FOR_TEXT : READY;
     json_doc_free(d);
     http_reply_clear(&r);
     return is;
@@ -127,7 +141,7 @@ int up_wait_ready(const char *url, const struct up_options *o, pid_t supervisor,
     int code = -1;
     struct cluster c;
     while (code < 0 && clock_mono_us() < until) {
-        enum readiness is = ask_readiness(buf_cstr(&at));
+        enum readiness is = ask_readiness(buf_cstr(&at), o);
         bool known = cluster_read(&c, NULL) >= 0;
         const struct cluster_service *bad = known ? who_fails(&c) : NULL;
         if (is == READY_FOR_TEXT && video_until == 0)

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "common/base/cgroup.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "model-svc/checker.h"
@@ -49,10 +50,24 @@ static void on_progress(void *ctx, const char *what, int permille)
     log_info("loading", LOG_STR("what", what), LOG_I64("permille", permille));
 }
 
+/* A machine that swaps, or kills, is found out about before gigabytes are read. Weights are mapped, and workers of a host share
+ * them, so what counts is whether one worker's fit at all. */
+static int check_memory(const struct compute *c, struct why *w)
+{
+    uint64_t have = memory_total(), weights = model_file_bytes(c->file), kv = c->cfg.engine.kv_blocks ? 0 : c->cfg.engine.kv_bytes;
+    bool floats = c->cfg.engine.backend && strcmp(c->cfg.engine.backend, "reference") == 0;
+    if (have == 0 || floats || weights + kv <= have)
+        return 0;
+    return why_set(w, ERR_NOMEM, "memory",
+                   "the model's weights take %.1f GB and KV %.1f GB; this machine, or its control group, has %.1f GB: take a model "
+                   "of fewer bits, or less --kv-bytes",
+                   (double)weights / 1e9, (double)kv / 1e9, (double)have / 1e9);
+}
+
 static int load(struct compute *c, struct why *w)
 {
     int err = model_file_open(c->cfg.model, &c->file, w);
-    if (err < 0 || (err = vocab_open(c->file, &c->words, w)) < 0)
+    if (err < 0 || (err = check_memory(c, w)) < 0 || (err = vocab_open(c->file, &c->words, w)) < 0)
         return err;
     struct engine_config cfg = c->cfg.engine;
     cfg.progress = on_progress;

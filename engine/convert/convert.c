@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/base/cpus.h"
 #include "common/base/thread.h"
 #include "engine/convert/dry.h"
 #include "engine/convert/recipe.h"

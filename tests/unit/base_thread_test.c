@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "common/base/cpus.h"
+#include "common/base/cgroup.h"
 #include "common/base/thread.h"
 
 /* ---- work queue
@@ -138,7 +138,7 @@ static int quota(const char *self)
     char path[512];
     put_file("self", self);
     snprintf(path, sizeof path, "%s/self", root);
-    return cpus_of_quota(path, root);
+    return cgroup_cpus(path, root);
 }
 
 static int make_root(void **state UNUSED)
@@ -202,7 +202,29 @@ static void strange_files_are_no_quota(void **state UNUSED)
     }
     assert_int_equal(quota(""), 0);
     assert_int_equal(quota(":::\n0::\n0\n::\n0::relative\n"), 0);
-    assert_int_equal(cpus_of_quota("/does/not/exist", root), 0);
+    assert_int_equal(cgroup_cpus("/does/not/exist", root), 0);
+}
+
+static uint64_t memory(const char *self)
+{
+    char path[512];
+    put_file("self", self);
+    snprintf(path, sizeof path, "%s/self", root);
+    return cgroup_memory(path, root);
+}
+
+static void memory_is_the_least_on_the_way_up(void **state UNUSED)
+{
+    put_file("a/memory.max", "max\n");
+    put_file("a/b/memory.max", "1073741824\n");
+    put_file("a/b/c/memory.max", "4294967296\n");
+    put_file("memory/d/memory.limit_in_bytes", "2147483648\n");
+    put_file("memory/e/memory.limit_in_bytes", "9223372036854771712\n");
+    assert_int_equal(memory("0::/a\n"), 0);
+    assert_int_equal(memory("0::/a/b/c\n"), 1073741824);
+    assert_int_equal(memory("5:memory:/d\n0::/a\n"), 2147483648);
+    assert_int_equal(memory("5:memory:/e\n"), 0);
+    assert_true(memory_total() > 100000000);
 }
 
 static void affinity_counts(void **state UNUSED)
@@ -228,6 +250,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_says_so),
         cmocka_unit_test(freeing_finishes_what_was_taken),
         WITH_ROOT(a_version_2_quota_is_rounded_up),
+        WITH_ROOT(memory_is_the_least_on_the_way_up),
         WITH_ROOT(a_version_1_quota_is_read),
         WITH_ROOT(strange_files_are_no_quota),
         cmocka_unit_test(affinity_counts),

@@ -1,4 +1,4 @@
-#include "common/base/cpus.h"
+#include "common/base/cgroup.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,21 +28,21 @@ static bool read_text(const char *path, char *text, size_t room, slice *out)
 }
 
 /* "max", "-1" and anything unreadable are no quota. */
-static int cpus_from(slice quota, slice period)
+static uint64_t cpus_from(slice quota, slice period)
 {
     uint64_t q, p;
     if (slice_u64(quota, &q) < 0 || slice_u64(period, &p) < 0 || q == 0 || p == 0)
         return 0;
     uint64_t n = q / p + (q % p != 0);
-    return n > CPUS_MAX ? 0 : (int)n;
+    return n > CPUS_MAX ? 0 : n;
 }
 
-static int smaller_quota(int a, int b)
+static uint64_t smaller(uint64_t a, uint64_t b)
 {
     return a == 0 ? b : b == 0 ? a : a < b ? a : b;
 }
 
-static int quota_v2(const char *dir)
+static uint64_t cpus_v2(const char *dir)
 {
     char path[PATH_MAX], text[128];
     slice s, quota, period;
@@ -54,7 +54,7 @@ static int quota_v2(const char *dir)
     return cpus_from(quota, period);
 }
 
-static int quota_v1(const char *dir)
+static uint64_t cpus_v1(const char *dir)
 {
     char path[PATH_MAX], text_q[64], text_p[64];
     slice quota, period;
@@ -67,16 +67,47 @@ static int quota_v1(const char *dir)
     return cpus_from(quota, period);
 }
 
-/* The tightest quota on the way from the group up to the root. Inside a container the group's path
+/* A file with one number of bytes; version 1 has one near 2^63 for "no limit". */
+static uint64_t bytes_in(const char *dir, const char *file)
+{
+    char path[PATH_MAX], text[64];
+    slice s;
+    uint64_t n;
+    if (snprintf(path, sizeof path, "%s/%s", dir, file) >= (int)sizeof path ||
+        !read_text(path, text, sizeof text, &s) || slice_u64(s, &n) < 0)
+        return 0;
+    return n > (uint64_t)INT64_MAX / 2 ? 0 : n;
+}
+
+static uint64_t memory_v2(const char *dir)
+{
+    return bytes_in(dir, "memory.max");
+}
+
+static uint64_t memory_v1(const char *dir)
+{
+    return bytes_in(dir, "memory.limit_in_bytes");
+}
+
+/* What is limited, and where each version of control groups says so. */
+struct limit {
+    const char *controller;
+    uint64_t (*v2)(const char *dir), (*v1)(const char *dir);
+};
+
+static const struct limit CPUS = {"cpu", cpus_v2, cpus_v1},
+                          MEMORY = {"memory", memory_v2, memory_v1};
+
+/* The tightest limit on the way from the group up to the root. Inside a container the group's path
  * may be the host's and not be there; then the root alone speaks, which is the container's own
  * group. */
-static int quota_up(const char *root, slice group, int (*quota)(const char *dir))
+static uint64_t limit_up(const char *root, slice group, uint64_t (*limit)(const char *dir))
 {
-    int least = 0;
+    uint64_t least = 0;
     for (;;) {
         char dir[PATH_MAX];
         if (snprintf(dir, sizeof dir, "%s%.*s", root, (int)group.n, group.p) < (int)sizeof dir)
-            least = smaller_quota(least, quota(dir));
+            least = smaller(least, limit(dir));
         if (group.n == 0)
             return least;
         do
@@ -85,17 +116,17 @@ static int quota_up(const char *root, slice group, int (*quota)(const char *dir)
     }
 }
 
-static bool names_cpu(slice controllers)
+static bool names(slice controllers, const char *controller)
 {
     slice one;
     while (slice_split(&controllers, ',', &one))
-        if (slice_eq_str(one, "cpu"))
+        if (slice_eq_str(one, controller))
             return true;
     return false;
 }
 
 /* A line is "number:controllers:/path"; version 2 has no controllers. */
-static int quota_of_line(slice line, const char *root)
+static uint64_t limit_of_line(slice line, const char *root, const struct limit *what)
 {
     slice number, controllers;
     if (!slice_split(&line, ':', &number) || !slice_split(&line, ':', &controllers) || !line.p)
@@ -103,24 +134,34 @@ static int quota_of_line(slice line, const char *root)
     if (line.n > PATH_MAX / 2 || (line.n && line.p[0] != '/'))
         return 0;
     if (controllers.n == 0)
-        return quota_up(root, line, quota_v2);
-    if (!names_cpu(controllers))
+        return limit_up(root, line, what->v2);
+    if (!names(controllers, what->controller))
         return 0;
     char dir[PATH_MAX];
     int n = snprintf(dir, sizeof dir, "%s/%.*s", root, (int)controllers.n, controllers.p);
-    return n < 0 || n >= (int)sizeof dir ? 0 : quota_up(dir, line, quota_v1);
+    return n < 0 || n >= (int)sizeof dir ? 0 : limit_up(dir, line, what->v1);
 }
 
-int cpus_of_quota(const char *self, const char *root)
+static uint64_t limit_of(const char *self, const char *root, const struct limit *what)
 {
     char text[4096];
     slice all, line;
-    int least = 0;
+    uint64_t least = 0;
     if (!read_text(self, text, sizeof text, &all))
         return 0;
     while (slice_split(&all, '\n', &line))
-        least = smaller_quota(least, quota_of_line(line, root));
+        least = smaller(least, limit_of_line(line, root, what));
     return least;
+}
+
+int cgroup_cpus(const char *self, const char *root)
+{
+    return (int)limit_of(self, root, &CPUS);
+}
+
+uint64_t cgroup_memory(const char *self, const char *root)
+{
+    return limit_of(self, root, &MEMORY);
 }
 
 /* The kernel refuses a mask smaller than its own: grow until it fits. */
@@ -141,5 +182,13 @@ static int cpus_of_affinity(void)
 
 int thread_cpus(void)
 {
-    return smaller_quota(cpus_of_affinity(), cpus_of_quota("/proc/self/cgroup", "/sys/fs/cgroup"));
+    return (int)smaller((uint64_t)cpus_of_affinity(),
+                        (uint64_t)cgroup_cpus("/proc/self/cgroup", "/sys/fs/cgroup"));
+}
+
+uint64_t memory_total(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t all = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+    return smaller(all, cgroup_memory("/proc/self/cgroup", "/sys/fs/cgroup"));
 }
