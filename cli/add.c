@@ -13,6 +13,7 @@
 #include "cli/term.h"
 #include "engine/convert/convert.h"
 #include "engine/convert/dry.h"
+#include "engine/convert/join.h"
 #include "engine/model/name.h"
 
 #define COPY_BYTES (8u << 20)
@@ -64,15 +65,17 @@ static int copy_to(const char *from, const char *part, struct progress *show, st
     return e;
 }
 
-static int add_gguf(const char *from, const char *target, struct progress *show, struct why *w)
+static void on_joining(void *ctx, int permille)
+{
+    progress_show(ctx, "joining", permille);
+}
+
+/* A copy of a file, whole or not at all; nothing is overwritten. */
+static int copy_file(const char *from, const char *target, struct progress *show, struct why *w)
 {
     char part[PATH_MAX];
-    int e = check_gguf(from, w);
-    if (e < 0)
-        return e;
-    if (link(from, target) == 0)
-        return 0;
-    if (errno == EEXIST)
+    int e;
+    if (access(target, F_OK) == 0)
         return why_set(w, ERR_EXISTS, "", "%s is there already", target);
     if (snprintf(part, sizeof part, "%s.%d.part", target, (int)getpid()) >= (int)sizeof part)
         return why_set(w, ERR_TOO_BIG, "", "the path is too long");
@@ -81,6 +84,16 @@ static int add_gguf(const char *from, const char *target, struct progress *show,
         e = why_set(w, err_from_errno(errno), "", "cannot make %s: %s", target, strerror(errno));
     unlink(part);
     return e;
+}
+
+static int add_gguf(const char *from, const char *target, struct progress *show, struct why *w)
+{
+    if (join_count(from) > 1)
+        return join_files(from, target, on_joining, show, w);
+    int e = check_gguf(from, w);
+    if (e < 0 || link(from, target) == 0)
+        return e;
+    return copy_file(from, target, show, w);
 }
 
 /* ---- the name ---- */
@@ -162,4 +175,20 @@ int add_model(const char *from, const char *name, const char *quant)
     free(folder);
     free(target);
     return e < 0 ? cli_fail("%.200s: %s", from, w.text) : CLI_OK;
+}
+
+int export_model(const char *name, const char *to)
+{
+    struct why w = {.text = ""};
+    struct progress show = {.last = -1};
+    char *path = NULL;
+    int e = model_path(name, &path, &w);
+    if (e >= 0)
+        e = copy_file(path, to, &show, &w);
+    progress_end(&show);
+    free(path);
+    if (e < 0)
+        return cli_fail("%.200s: %s", name, w.text);
+    printf("%s\n", to);
+    return CLI_OK;
 }

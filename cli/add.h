@@ -6,4 +6,7 @@
  * path. quant NULL: the default. Returns the command's exit code. */
 int add_model(const char *from, const char *name, const char *quant);
 
+/* `nunchi model export`: its GGUF, for other programs. `to` must not exist. */
+int export_model(const char *name, const char *to);
+
 #endif

@@ -12,14 +12,17 @@
 #include "engine/engine.h"
 
 static const char USAGE[] =
-    "usage: nunchi model add|fetch|list|prepare|show …\n"
+    "usage: nunchi model add|export|fetch|list|prepare|show …\n"
     "       nunchi model add FOLDER|FILE [--name NAME] [--quant TYPE]\n"
     "                                   take in a model that you have: a folder from Hugging Face "
     "(safetensors or\n"
     "                                   pytorch_model.bin), converted and quantised here, or a "
-    "GGUF as it is.\n"
+    "GGUF as it is\n"
+    "                                   (of several files NAME-00001-of-0000N.gguf, the first).\n"
     "                                   TYPE: q4_k (default), q5_k, q6_k, q8_0, q4_0, q4_1, q5_0, "
     "q5_1, f16, bf16, none\n"
+    "       nunchi model export NAME FILE   its GGUF, for other programs (what it may be given to "
+    "whom is its licence's matter)\n"
     "       nunchi model fetch NAME     get a model: smollm2, gemma3-270m\n"
     "       nunchi model list           models that are here, and those that can be fetched\n"
     "       nunchi model prepare NAME|FILE\n"
@@ -219,6 +222,10 @@ int cmd_model(int argc, char **argv)
         return list();
     if (strcmp(verb, "add") == 0 && what)
         return add_model(what, name, quant);
+    if (strcmp(verb, "export") == 0 && what && optind + 2 < argc)
+        return export_model(what, argv[optind + 2]);
+    if (strcmp(verb, "export") == 0)
+        return cli_usage(USAGE, "export which model to which file?");
     if (strcmp(verb, "fetch") == 0 && what)
         return fetch(what);
     if (strcmp(verb, "prepare") == 0 && what)
@@ -226,10 +233,10 @@ int cmd_model(int argc, char **argv)
     if (strcmp(verb, "show") == 0 && what)
         return show(what, tensors);
     if (!verb[0])
-        return cli_usage(USAGE, "add, fetch, list, prepare or show?");
+        return cli_usage(USAGE, "add, export, fetch, list, prepare or show?");
     if (strcmp(verb, "add") == 0)
         return cli_usage(USAGE, "add which folder or file?");
     if (strcmp(verb, "fetch") == 0 || strcmp(verb, "prepare") == 0 || strcmp(verb, "show") == 0)
         return cli_usage(USAGE, "%s which model?", verb);
-    return cli_usage(USAGE, "'%.40s' is none of add, fetch, list, prepare, show", verb);
+    return cli_usage(USAGE, "'%.40s' is none of add, export, fetch, list, prepare, show", verb);
 }

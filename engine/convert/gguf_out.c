@@ -94,21 +94,53 @@ void gguf_out_floats(struct gguf_out *o, const char *key, uint64_t n, const floa
         put_f32(&o->keys, v[i]);
 }
 
-struct gguf_out_tensor *gguf_out_tensor(struct gguf_out *o, const char *name,
-                                        const struct tensor_type *type, uint64_t n_out,
-                                        uint64_t n_in)
+static struct gguf_out_tensor *add(struct gguf_out *o, const char *name,
+                                   const struct tensor_type *type)
 {
     if (o->n_tensors == o->cap_tensors) {
         o->cap_tensors = o->cap_tensors ? 2 * o->cap_tensors : 256;
         o->tensors = xrealloc(o->tensors, o->cap_tensors, sizeof *o->tensors);
     }
     struct gguf_out_tensor *t = &o->tensors[o->n_tensors++];
-    *t = (struct gguf_out_tensor){
-        .type = type, .n_dims = n_out ? 2 : 1, .dims = {n_in, n_out ? n_out : 1}};
+    *t = (struct gguf_out_tensor){.type = type};
     int n = snprintf(t->name, sizeof t->name, "%s", name);
-    CHECK(n > 0 && n < (int)sizeof t->name && n_in % type->block == 0);
-    t->bytes = n_in / type->block * type->bytes * t->dims[1];
+    CHECK(n > 0 && n < (int)sizeof t->name);
     return t;
+}
+
+void gguf_out_tensor(struct gguf_out *o, const char *name, const struct tensor_type *type,
+                     uint64_t n_out, uint64_t n_in)
+{
+    struct gguf_out_tensor *t = add(o, name, type);
+    CHECK(n_in % type->block == 0);
+    t->n_dims = n_out ? 2 : 1;
+    t->dims[0] = n_in;
+    t->dims[1] = n_out ? n_out : 1;
+    t->bytes = n_in / type->block * type->bytes * t->dims[1];
+}
+
+void gguf_out_copy(struct gguf_out *o, const char *name, const struct tensor_type *type,
+                   uint32_t n_dims, const uint64_t *dims, uint64_t bytes)
+{
+    struct gguf_out_tensor *t = add(o, name, type);
+    CHECK(n_dims <= ARRAY_LEN(t->dims));
+    t->n_dims = n_dims;
+    memcpy(t->dims, dims, n_dims * sizeof *dims);
+    t->bytes = bytes;
+}
+
+void gguf_out_raw(struct gguf_out *o, slice key, uint32_t type, int elem, uint64_t n,
+                  const uint8_t *value, uint64_t bytes)
+{
+    put_str(&o->keys, key);
+    put_u32(&o->keys, type);
+    o->n_keys++;
+    if (elem >= 0) {
+        put_u32(&o->keys, (uint32_t)elem);
+        put_u64(&o->keys, n);
+    } else if (type == TYPE_STR)
+        put_u64(&o->keys, bytes);
+    buf_put(&o->keys, value, bytes);
 }
 
 static uint64_t aligned(uint64_t n)

@@ -13,7 +13,7 @@ struct gguf_out_tensor {
     char name[64];
     const struct tensor_type *type;
     uint32_t n_dims;
-    uint64_t dims[2]; /* dims[0] is contiguous */
+    uint64_t dims[4]; /* dims[0] is contiguous */
     uint64_t bytes;
     uint64_t at; /* in the file; set by gguf_out_seal */
 };
@@ -37,11 +37,14 @@ void gguf_out_put_str(struct gguf_out *o, slice v);
 void gguf_out_ints(struct gguf_out *o, const char *key, uint64_t n, const int32_t *v);
 void gguf_out_floats(struct gguf_out *o, const char *key, uint64_t n, const float *v);
 
-/* Rows of n_in elements; n_out 0: a vector. Aborts on a name of 64 bytes or more. Borrowed until
- * the next is added. */
-struct gguf_out_tensor *gguf_out_tensor(struct gguf_out *o, const char *name,
-                                        const struct tensor_type *type, uint64_t n_out,
-                                        uint64_t n_in);
+/* Rows of n_in elements; n_out 0: a vector. Aborts on a name of 64 bytes or more. */
+void gguf_out_tensor(struct gguf_out *o, const char *name, const struct tensor_type *type,
+                     uint64_t n_out, uint64_t n_in);
+/* One as it is in another file, and a key with its value as it lies there (elem < 0: no array). */
+void gguf_out_copy(struct gguf_out *o, const char *name, const struct tensor_type *type,
+                   uint32_t n_dims, const uint64_t *dims, uint64_t bytes);
+void gguf_out_raw(struct gguf_out *o, slice key, uint32_t type, int elem, uint64_t n,
+                  const uint8_t *value, uint64_t bytes);
 /* The bytes before the tensors' data, padded; places the tensors. Returns the size of the whole
  * file. */
 uint64_t gguf_out_seal(struct gguf_out *o, buf *out);

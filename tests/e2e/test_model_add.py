@@ -128,6 +128,60 @@ def test_a_gguf_is_taken_as_it_is(home, tmp_path):
     assert not (home / "models" / "cut.gguf").exists()
 
 
+def split(path, folder, n):
+    """What gguf-split does: keys in the first file, tensors dealt out, and each says which of how many it is."""
+    import gguf
+    reader = gguf.GGUFReader(path)
+    tensors, keys = reader.tensors, reader.fields
+    for i in range(n):
+        writer = gguf.GGUFWriter(folder / f"m-{i + 1:05}-of-{n:05}.gguf", str(keys["general.architecture"].contents()) if i == 0 else "", False)
+        for name, field in keys.items():
+            if i > 0 or name.startswith("GGUF.") or name == "general.architecture":
+                continue
+            if field.types[0] == gguf.GGUFValueType.ARRAY:
+                writer.add_array(name, field.contents())
+            else:
+                writer.add_key_value(name, field.contents(), field.types[0])
+        writer.add_uint16("split.no", i)
+        writer.add_uint16("split.count", n)
+        writer.add_int32("split.tensors.count", len(tensors))
+        for t in tensors[i::n]:
+            writer.add_tensor(t.name, t.data, raw_dtype=t.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def test_a_gguf_in_several_files(home, tmp_path):
+    golden = checkpoints.write_folder(tmp_path / "m", "qwen3")
+    add(tmp_path / "m", "--name", "whole", "--quant", "q8_0")
+    whole = home / "models" / "whole.gguf"
+    split(whole, tmp_path, 3)
+    first, last = tmp_path / "m-00001-of-00003.gguf", tmp_path / "m-00003-of-00003.gguf"
+    add(last, "--name", "joined")
+    joined = home / "models" / "joined.gguf"
+    assert (logits(joined, "cpu", golden["ids"], 64) == logits(whole, "cpu", golden["ids"], 64)).all()
+    last.unlink()
+    assert "m-00003-of-00003.gguf" in add(first, "--name", "again", code=1).stderr
+    shutil.copy(first, last)  # tensors twice
+    assert "appears twice" in add(first, "--name", "again", code=1).stderr
+    assert not list((home / "models").glob("again*"))
+
+
+def test_export(home, tmp_path):
+    checkpoints.write_folder(tmp_path / "m", "qwen3")
+    add(tmp_path / "m")
+    export = [BUILD / "bin" / "nunchi", "model", "export", "m", tmp_path / "out.gguf"]
+    done = subprocess.run(export, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "out.gguf").read_bytes() == (home / "models" / "m.gguf").read_bytes()
+    done = subprocess.run(export, capture_output=True, text=True)
+    assert done.returncode == 1 and "is there already" in done.stderr
+    import gguf  # what others read it with
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+    assert reader.fields["general.architecture"].contents() == "qwen3" and len(reader.tensors) == 35
+
+
 def test_wrong_options(home, tmp_path):
     checkpoints.write_folder(tmp_path / "m", "gpt2")
     assert "'q3' is none of q4_k, q5_k" in add(tmp_path / "m", "--quant", "q3", code=1).stderr
