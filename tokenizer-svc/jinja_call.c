@@ -527,11 +527,11 @@ static val g_range(jinja_run *r, val self, args *a)
     (void)self;
     if (by == 0)
         jinja_fail(r, ERR_INVALID, "a range with a step of 0");
-    for (int64_t i = from; by > 0 ? i < to : i > to; i += by) {
+    for (int64_t i = from; by > 0 ? i < to : i > to;) {
         if (l->n == RANGE_MAX)
             jinja_fail(r, ERR_TOO_BIG, "a range of more than %d numbers", RANGE_MAX);
         jinja_put(r, l, jinja_int(i));
-        if (by > 0 ? to - i <= by : i - to <= -by)
+        if (__builtin_add_overflow(i, by, &i))
             break;
     }
     return jinja_of_list(l);
