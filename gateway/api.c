@@ -9,6 +9,8 @@
 static const struct endpoint ENDPOINTS[] = {
     {"POST", "/v1/chat/completions", false, answer_begin, answer_body, answer_chat, answer_over},
     {"POST", "/v1/completions", false, answer_begin, answer_body, answer_completion, answer_over},
+    {"POST", "/tokenize", false, NULL, words_body, words_tokenize, words_over},
+    {"POST", "/detokenize", false, NULL, words_body, words_detokenize, words_over},
     {"GET", "/v1/models", false, NULL, NULL, status_models, NULL},
     {"GET", "/v1/models/{id}", false, NULL, NULL, status_model, NULL},
     {"POST", "/v1/files", false, upload_begin, upload_body, upload_end, upload_over},

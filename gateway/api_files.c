@@ -8,7 +8,7 @@
 static void call(struct ex *x, const Nunchi__CacheRequest *q, slice key, gw_cache_fn fn)
 {
     struct gw_fail f;
-    if (gw_cache(x->a->g, loop_now_us(x->a->l), q, key, fn, x, &x->cache_call, &f) < 0)
+    if (gw_cache(x->a->g, loop_now_us(x->a->l), q, key, fn, x, &x->call, &f) < 0)
         api_fail(x, &f);
 }
 
@@ -27,14 +27,14 @@ static void respond(struct ex *x, buf *out)
 
 void files_over(struct ex *x)
 {
-    if (x->cache_call)
-        gw_cache_cancel(x->a->g, x->cache_call);
+    if (x->call)
+        gw_call_cancel(x->a->g, x->call);
 }
 
 /* True: it failed, and that was answered. */
 static bool failed(struct ex *x, const struct gw_fail *f)
 {
-    x->cache_call = 0;
+    x->call = 0;
     if (!f)
         return false;
     struct gw_fail copy = *f;

@@ -67,7 +67,7 @@ struct ex {
     uint64_t expires_s;
     char file_id[FILE_ID_CHARS + 1];
     uint64_t file_bytes;
-    uint64_t upload, cache_call;
+    uint64_t upload, call; /* of the core; 0: none */
     uint64_t frame_ms;
 };
 
@@ -85,6 +85,11 @@ void answer_completion(struct ex *x);
 void answer_over(struct ex *x);
 void answer_drained(struct ex *x);
 void answer_tick(struct ex *x, uint64_t now_us);
+/* api_words.c */
+void words_body(struct ex *x, slice bytes);
+void words_tokenize(struct ex *x);
+void words_detokenize(struct ex *x);
+void words_over(struct ex *x);
 /* api_upload.c */
 void upload_begin(struct ex *x);
 void upload_body(struct ex *x, slice bytes);

@@ -41,7 +41,7 @@ void gw_free(gw *g)
     for (size_t it = 0; map_next(g->uploads, &it, NULL, &v); it = 0)
         upload_free(v, "shutdown");
     for (size_t it = 0; map_next(g->asks, &it, NULL, &v); it = 0)
-        cache_ask_free(v);
+        front_call_free(v);
     ask_free_orphans(g);
     calls_free(g->calls);
     route_free(g->route);

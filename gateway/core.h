@@ -17,6 +17,7 @@
 #include "gateway/route.h"
 #include "proto/cache.pb-c.h"
 #include "proto/session.pb-c.h"
+#include "proto/token.pb-c.h"
 #include "proto/video.pb-c.h"
 
 typedef struct gw gw;
@@ -74,7 +75,13 @@ typedef void (*gw_cache_fn)(void *ctx, const struct gw_fail *f, const Nunchi__Ca
 /* Any operation; `key` chooses among caches. 0 and an id, or negative: no cache is there. */
 int gw_cache(gw *g, uint64_t now_us, const Nunchi__CacheRequest *q, slice key, gw_cache_fn fn,
              void *ctx, uint64_t *id, struct gw_fail *f) MUST_USE;
-void gw_cache_cancel(gw *g, uint64_t id);
+/* The same of a call to tokenizer-svc. */
+typedef void (*gw_words_fn)(void *ctx, const struct gw_fail *f, const Nunchi__TokenReply *r,
+                            const struct wire_msg *m);
+/* Of a text, its ids; of ids (n x le32), their text. ERR_NOT_FOUND: no such model. */
+int gw_words(gw *g, uint64_t now_us, const Nunchi__TokenRequest *q, slice model, slice ids,
+             gw_words_fn fn, void *ctx, uint64_t *id, struct gw_fail *f) MUST_USE;
+void gw_call_cancel(gw *g, uint64_t id); /* no more callbacks of either kind */
 
 /* An upload: begin, bytes as they come, finish; then `accepted` or `failed`, exactly once. */
 struct gw_upload_ops {

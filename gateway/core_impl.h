@@ -213,7 +213,7 @@ void job_take_back(struct job *j); /* from its worker, which may not know of it 
 /* upload.c, files.c */
 struct upload;
 void upload_free(struct upload *u, const char *reason);
-struct cache_ask;
-void cache_ask_free(struct cache_ask *c);
+struct front_call;
+void front_call_free(struct front_call *c);
 
 #endif
