@@ -223,7 +223,22 @@ int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why 
     return e < 0 ? e : 0;
 }
 
-/* 0: nothing beyond ASCII, which is in normal form. 1: look closer. */
+/* Characters that are in normal form C wherever they stand among themselves: each may be in it
+ * (NFC_Quick_Check=Yes) and none combines. Ordered by how often they come. */
+static bool surely_normal(utf8proc_int32_t cp)
+{
+    static const struct {
+        utf8proc_int32_t from, to;
+    } RANGES[] = {{0xac00, 0xd7a3}, {0x4e00, 0x9fff}, {0, 0x2ff},       {0x3041, 0x3096},
+                  {0x30a1, 0x30fa}, {0x400, 0x482},   {0x3000, 0x3029}, {0x2010, 0x2027},
+                  {0x2030, 0x205e}, {0xff01, 0xff60}};
+    for (size_t i = 0; i < ARRAY_LEN(RANGES); i++)
+        if (cp >= RANGES[i].from && cp <= RANGES[i].to)
+            return true;
+    return false;
+}
+
+/* 0: all of it is in normal form surely. 1: look closer. */
 static int marks_fit(slice text, struct why *w)
 {
     int beyond = 0;
@@ -240,6 +255,10 @@ static int marks_fit(slice text, struct why *w)
         if (got <= 0)
             return why_set(w, ERR_INVALID, "", "the text is not UTF-8");
         n = (size_t)got;
+        if (surely_normal(cp)) {
+            pile = 0;
+            continue;
+        }
         beyond = 1;
         pile = utf8proc_get_property(cp)->combining_class ? pile + 1 : 0;
         if (pile > PRETOK_MARKS_MAX)

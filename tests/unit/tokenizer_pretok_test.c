@@ -113,7 +113,8 @@ static void each_name_cuts_its_own_way(void **state)
         {"gpt-2", "a\xc2\x85 b", "a|\xc2\x85| b"},           /* U+0085 is white space */
         {"gpt-2", "a\xe1\xa0\x8e!", "a|\xe1\xa0\x8e!"},      /* U+180E is not */
         {"llama-bpe", "1234567 I'LL\n\n x", "123|456|7| I|'LL|\n\n| x"},
-        {"qwen2", "e\xcc\x81 12", "\xc3\xa9| |1|2"}, /* composed first */
+        {"qwen2", "e\xcc\x81 12", "\xc3\xa9| |1|2"},           /* composed first */
+        {"qwen2", "\xea\xb0\x80\xe1\x86\xa8", "\xea\xb0\x81"}, /* a syllable and what ends it */
     };
     buf out = {0};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
