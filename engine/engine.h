@@ -90,7 +90,8 @@ int32_t vocab_merge_rank(const vocab *v, int32_t left, int32_t right, int32_t *m
 int32_t vocab_bos(const vocab *v); /* TOKEN_NONE where the model has none */
 int32_t vocab_eos(const vocab *v);
 bool vocab_add_bos(const vocab *v);          /* text starts with bos */
-bool vocab_add_space_prefix(const vocab *v); /* SPM: text starts as if after a space */
+bool vocab_add_space_prefix(const vocab *v); /* SPM: text starts as if after a space, also behind a special token … */
+bool vocab_prefix_once(const vocab *v);      /* … unless this says: at the very beginning alone */
 bool vocab_is_end(const vocab *v, int32_t id); /* eos, end of turn, end of text: generation stops */
 /* The ids for which vocab_is_end is true, ascending. */
 size_t vocab_ends(const vocab *v, const int32_t **ids);

@@ -138,6 +138,11 @@ bool vocab_add_space_prefix(const vocab *v)
     return v->add_space_prefix;
 }
 
+bool vocab_prefix_once(const vocab *v)
+{
+    return v->prefix_once;
+}
+
 bool vocab_is_end(const vocab *v, int32_t id)
 {
     for (size_t i = 0; i < v->n_ends; i++)

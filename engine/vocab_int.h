@@ -36,7 +36,7 @@ struct vocab {
     bool add_bos, add_space_prefix;
     char *pre, *split, *chat;
     size_t chat_len;
-    bool nfc, whole_words;
+    bool nfc, whole_words, prefix_once;
     int32_t *ends; /* ascending */
     size_t n_ends;
 };

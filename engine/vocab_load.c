@@ -397,6 +397,7 @@ static int read_rest(const model_file *f, vocab *v, struct why *w)
             0 ||
         (e = read_flag(f, "nunchi.tokenizer.nfc", false, &v->nfc, w)) < 0 ||
         (e = read_flag(f, "nunchi.tokenizer.whole_words", false, &v->whole_words, w)) < 0 ||
+        (e = read_flag(f, "nunchi.tokenizer.prefix_once", false, &v->prefix_once, w)) < 0 ||
         (e = read_text(f, "tokenizer.chat_template", VOCAB_TEMPLATE_MAX, &v->chat, &v->chat_len,
                        w)) < 0)
         return e;

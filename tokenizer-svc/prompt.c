@@ -46,11 +46,13 @@ int prompt_encode(const struct prompt *p, const tokenizer *t, tok_scratch *s, st
                   struct prompt_span *spans, size_t max_spans, struct why *w)
 {
     size_t video = 0;
+    bool once = vocab_prefix_once(tokenizer_vocab(t));
     for (size_t i = 0; i < p->n; i++) {
         const struct prompt_part *q = &p->parts[i];
+        bool starts = i == 0 || (p->parts[i - 1].kind == PROMPT_SPECIAL && !once);
         int e = 0;
         if (q->kind == PROMPT_TEXT)
-            e = tokenizer_encode(t, s, (slice){p->text.p + q->from, q->len}, i == 0, out, w);
+            e = tokenizer_encode(t, s, (slice){p->text.p + q->from, q->len}, starts, out, w);
         else if (q->kind == PROMPT_SPECIAL)
             e = ids_put(out, q->id);
         else if (q->kind == PROMPT_VIDEO && video < max_spans)

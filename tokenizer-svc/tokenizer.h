@@ -21,7 +21,8 @@ void tok_scratch_free(tok_scratch *s); /* NULL is allowed */
 
 /* Appends the ids of `text`, which must be UTF-8. What looks like a special token in it is text
  * like any other; pieces that the vocabulary declares as whole (rows of new lines) are taken whole.
- * at_start: nothing stands before it (vocabularies that begin a text with a space need to know).
+ * at_start: nothing stands before it, or a special token (vocabularies that begin a text with a
+ * space need to know).
  * ERR_INVALID, ERR_NOMEM. */
 int tokenizer_encode(const tokenizer *t, tok_scratch *s, slice text, bool at_start, struct ids *out,
                      struct why *w) MUST_USE;

@@ -306,6 +306,8 @@ static int write_all(const source *s, struct words *v, const struct beside *b, u
     gguf_out_bool(out, "tokenizer.ggml.add_bos_token", v->add_bos && v->bos >= 0);
     if (v->spm)
         gguf_out_bool(out, "tokenizer.ggml.add_space_prefix", v->add_space);
+    if (v->spm && v->prefix_once)
+        gguf_out_bool(out, "nunchi.tokenizer.prefix_once", true);
     return e < 0 ? e : write_template(s, b, out, w);
 }
 

@@ -245,6 +245,47 @@ static void a_video_that_is_left_out_is_an_error(void **state)
     teardown(&f);
 }
 
+/* As Llama 2's tokenizer: "[INST]" behind <s> is read as " [INST]"; one that prefixes once does
+ * not. */
+static void spaces_are_put_behind_special_tokens(void **state)
+{
+    (void)state;
+    enum { UNK, BOS, SPACE_A, A };
+    static const int32_t want[2][4] = {{BOS, SPACE_A, BOS, SPACE_A}, {BOS, A, BOS, A}};
+    for (int once = 0; once < 2; once++) {
+        struct small_model m = {0};
+        tokenizer *t;
+        struct why w = {0};
+        struct prompt p = {0};
+        struct ids ids = {0};
+        add_token(&m, "<unk>", TOKEN_UNKNOWN, 0);
+        add_token(&m, "<s>", TOKEN_CONTROL, 0);
+        add_token(&m,
+                  "\xe2\x96\x81"
+                  "a",
+                  TOKEN_NORMAL, -1);
+        add_token(&m, "a", TOKEN_NORMAL, -2);
+        add_token(&m, "\xe2\x96\x81", TOKEN_NORMAL, -3);
+        meta_u32(&m, "tokenizer.ggml.unknown_token_id", UNK);
+        meta_u32(&m, "tokenizer.ggml.bos_token_id", BOS);
+        meta_bool(&m, "nunchi.tokenizer.prefix_once", once);
+        assert_int_equal(tokenizer_new(small_open(&m, "llama"), &t, &w), 0);
+        tok_scratch *s = tok_scratch_new(t);
+        prompt_special(&p, BOS);
+        prompt_text(&p, SLICE_LIT("a"));
+        prompt_special(&p, BOS);
+        prompt_text(&p, SLICE_LIT("a"));
+        assert_int_equal(prompt_encode(&p, t, s, &ids, NULL, 0, &w), 0);
+        assert_int_equal(ids.n, 4);
+        assert_memory_equal(ids.p, want[once], sizeof want[once]);
+        ids_clear(&ids);
+        prompt_clear(&p);
+        tok_scratch_free(s);
+        tokenizer_free(t);
+        small_close(&m);
+    }
+}
+
 /* ---- decoding ---- */
 
 static void a_split_syllable_is_held_back(void **state)
@@ -297,6 +338,7 @@ int main(void)
         cmocka_unit_test(white_space_is_trimmed_over_parts),
         cmocka_unit_test(marks_come_from_the_template_alone),
         cmocka_unit_test(a_video_that_is_left_out_is_an_error),
+        cmocka_unit_test(spaces_are_put_behind_special_tokens),
         cmocka_unit_test(a_split_syllable_is_held_back),
         cmocka_unit_test(whole_tokens_are_cut_out_of_text),
     };
