@@ -72,7 +72,7 @@ void vocab_close(vocab *v);
 enum vocab_kind vocab_model(const vocab *v);
 slice vocab_pretokenizer(const vocab *v);  /* tokenizer.ggml.pre: "smollm", "default" */
 /* Of a converted model whose way of cutting words has no such name: the pattern whose matches are words, as is what lies between
- * them ("" for none), and whether text is brought to normal form C before. */
+ * them; "" for none. *nfc: text is brought to normal form C before, whatever the name says. */
 slice vocab_split(const vocab *v, bool *nfc);
 bool vocab_whole_words(const vocab *v); /* a word that is in the vocabulary is taken whole, whatever its merges */
 slice vocab_chat_template(const vocab *v); /* "" for a model without one */
@@ -92,6 +92,10 @@ int32_t vocab_eos(const vocab *v);
 bool vocab_add_bos(const vocab *v);          /* text starts with bos */
 bool vocab_add_space_prefix(const vocab *v); /* SPM: text starts as if after a space, also behind a special token … */
 bool vocab_prefix_once(const vocab *v);      /* … unless this says: at the very beginning alone */
+bool vocab_prefix_missing(const vocab *v);   /* … or this: where it does not begin with one of its own */
+/* White space that a special token swallows where it is written in a text. */
+enum token_strip { STRIPS_BEFORE = 1, STRIPS_AFTER = 2 };
+int vocab_strips(const vocab *v, int32_t id);
 bool vocab_is_end(const vocab *v, int32_t id); /* eos, end of turn, end of text: generation stops */
 /* The ids for which vocab_is_end is true, ascending. */
 size_t vocab_ends(const vocab *v, const int32_t **ids);

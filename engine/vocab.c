@@ -11,6 +11,7 @@ void vocab_close(vocab *v)
     free(v->piece_at);
     free(v->bytes_at);
     free(v->kinds);
+    free(v->strips);
     free(v->scores);
     free(v->by_piece);
     free(v->merges);
@@ -141,6 +142,16 @@ bool vocab_add_space_prefix(const vocab *v)
 bool vocab_prefix_once(const vocab *v)
 {
     return v->prefix_once;
+}
+
+bool vocab_prefix_missing(const vocab *v)
+{
+    return v->prefix_missing;
+}
+
+int vocab_strips(const vocab *v, int32_t id)
+{
+    return id >= 0 && (uint32_t)id < v->n ? v->strips[id] : 0;
 }
 
 bool vocab_is_end(const vocab *v, int32_t id)

@@ -26,6 +26,7 @@ struct vocab {
     char *bytes;        /* all pieces as they read in text */
     uint32_t *bytes_at; /* (n + 1) */
     uint8_t *kinds;     /* (n) enum token_kind */
+    uint8_t *strips;    /* (n) enum token_strip */
     float *scores;      /* (n), NULL for BPE */
     int32_t *by_piece;  /* (piece_mask + 1) open addressing; TOKEN_NONE is free */
     uint32_t piece_mask;
@@ -36,7 +37,7 @@ struct vocab {
     bool add_bos, add_space_prefix;
     char *pre, *split, *chat;
     size_t chat_len;
-    bool nfc, whole_words, prefix_once;
+    bool nfc, whole_words, prefix_once, prefix_missing;
     int32_t *ends; /* ascending */
     size_t n_ends;
 };

@@ -94,6 +94,31 @@ static int read_kinds(const model_file *f, vocab *v, struct why *w)
     return 0;
 }
 
+static int read_strips(const model_file *f, vocab *v, struct why *w)
+{
+    static const struct {
+        const char *key;
+        uint8_t bit;
+    } LISTS[] = {{"nunchi.tokenizer.lstrip", STRIPS_BEFORE},
+                 {"nunchi.tokenizer.rstrip", STRIPS_AFTER}};
+    v->strips = try_calloc(v->n, 1);
+    if (!v->strips)
+        return ERR_NOMEM;
+    for (size_t k = 0; k < ARRAY_LEN(LISTS); k++) {
+        const struct gguf_meta *m;
+        int e = array_of(f, LISTS[k].key, 0, &m, w);
+        if (e < 0 && e != ERR_NOT_FOUND)
+            return e;
+        for (uint64_t i = 0; e == 0 && i < m->n; i++) {
+            int64_t id;
+            if (!gguf_int(m, i, &id) || id < 0 || id >= v->n)
+                return BAD("%s has what is no id", LISTS[k].key);
+            v->strips[id] |= LISTS[k].bit;
+        }
+    }
+    return 0;
+}
+
 static int read_scores(const model_file *f, vocab *v, struct why *w)
 {
     const struct gguf_meta *m;
@@ -398,6 +423,7 @@ static int read_rest(const model_file *f, vocab *v, struct why *w)
         (e = read_flag(f, "nunchi.tokenizer.nfc", false, &v->nfc, w)) < 0 ||
         (e = read_flag(f, "nunchi.tokenizer.whole_words", false, &v->whole_words, w)) < 0 ||
         (e = read_flag(f, "nunchi.tokenizer.prefix_once", false, &v->prefix_once, w)) < 0 ||
+        (e = read_flag(f, "nunchi.tokenizer.prefix_missing", false, &v->prefix_missing, w)) < 0 ||
         (e = read_text(f, "tokenizer.chat_template", VOCAB_TEMPLATE_MAX, &v->chat, &v->chat_len,
                        w)) < 0)
         return e;
@@ -411,9 +437,9 @@ int vocab_open(const model_file *f, vocab **out, struct why *w)
     vocab *v = xcalloc(1, sizeof *v);
     int e;
     if ((e = read_kind(f, v, w)) < 0 || (e = read_pieces(f, v, w)) < 0 ||
-        (e = read_kinds(f, v, w)) < 0 || (e = read_scores(f, v, w)) < 0 ||
-        (e = index_pieces(v)) < 0 || (e = make_bytes(v)) < 0 || (e = read_merges(f, v, w)) < 0 ||
-        (e = read_rest(f, v, w)) < 0) {
+        (e = read_kinds(f, v, w)) < 0 || (e = read_strips(f, v, w)) < 0 ||
+        (e = read_scores(f, v, w)) < 0 || (e = index_pieces(v)) < 0 || (e = make_bytes(v)) < 0 ||
+        (e = read_merges(f, v, w)) < 0 || (e = read_rest(f, v, w)) < 0) {
         vocab_close(v);
         v = NULL;
     }

@@ -89,7 +89,7 @@ int bpe_new(const vocab *v, bpe **out, struct why *w)
     bool nfc;
     slice split = vocab_split(v, &nfc);
     int e = split.n ? pretok_new_split(split, nfc, &b->pre, w)
-                    : pretok_new(vocab_pretokenizer(v), &b->pre, w);
+                    : pretok_new(vocab_pretokenizer(v), nfc, &b->pre, w);
     b->whole_words = vocab_whole_words(v) || (e == 0 && pretok_whole_words(b->pre));
     if (e == 0)
         e = find_bytes(b, w);

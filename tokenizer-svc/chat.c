@@ -197,7 +197,7 @@ static void put_marked(const struct chat_format *f, slice s, struct prompt *out)
         int32_t id = literals_find(f->marks, s, from, &at, &len);
         prompt_text(out, (slice){s.p + from, at - from});
         if (id >= 0)
-            prompt_special(out, id);
+            prompt_special_strips(out, id, vocab_strips(f->v, id));
         from = at + len;
     }
 }

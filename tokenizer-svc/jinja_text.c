@@ -14,11 +14,10 @@ static struct jinja_str need_str(jinja_run *r, val v, const char *what)
     return v.s;
 }
 
+/* As Python's str.isspace, which counts four separators of records too. */
 static bool is_space(uint32_t cp)
 {
-    return (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x20) || cp == 0x85 || cp == 0xa0 ||
-           cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 ||
-           cp == 0x202f || cp == 0x205f || cp == 0x3000;
+    return utf8_is_space(cp) || (cp >= 0x1c && cp <= 0x1f);
 }
 
 /* Is the character c of n bytes one of `set`; NULL: white space. */

@@ -84,7 +84,7 @@ static bool has_name(const char *names, slice name)
     return false;
 }
 
-int pretok_new(slice name, pretok **out, struct why *w)
+int pretok_new(slice name, bool nfc, pretok **out, struct why *w)
 {
     *out = NULL;
     if (name.n == 0)
@@ -99,7 +99,7 @@ int pretok_new(slice name, pretok **out, struct why *w)
             return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre",
                            "pattern of '%s' does not compile at %zu (error %d)", KINDS[i].names, at,
                            err);
-        (*out)->nfc = KINDS[i].nfc;
+        (*out)->nfc = nfc || KINDS[i].nfc;
         (*out)->whole_words = KINDS[i].whole_words;
         return 0;
     }

@@ -13,9 +13,9 @@
 typedef struct pretok pretok;             /* immutable: threads share it */
 typedef struct pretok_match pretok_match; /* scratch of one thread */
 
-/* "smollm", "gpt-2", "llama-bpe" … (pretok.c lists them); an empty name is "gpt-2". ERR_UNSUPPORTED
- * for others. */
-int pretok_new(slice name, pretok **out, struct why *w) MUST_USE;
+/* "smollm", "gpt-2", "llama-bpe" … (pretok.c lists them); an empty name is "gpt-2". nfc: text is
+ * brought to normal form C even if the name does not say so. ERR_UNSUPPORTED for other names. */
+int pretok_new(slice name, bool nfc, pretok **out, struct why *w) MUST_USE;
 /* By a pattern that came with the model: its matches are words, and so is what lies between two.
  * ERR_INVALID: it does not compile; ERR_UNSUPPORTED: it uses what PCRE2 reads in another way. */
 int pretok_new_split(slice pattern, bool nfc, pretok **out, struct why *w) MUST_USE;

@@ -10,10 +10,34 @@ static struct prompt_part *add(struct prompt *p)
     return &p->parts[p->n++];
 }
 
+/* Bytes of white space at one end of s, as Unicode has it. */
+static size_t blanks(slice s, bool at_end)
+{
+    size_t done = 0;
+    while (done < s.n) {
+        uint32_t cp;
+        size_t n = 1;
+        while (at_end && n < 4 && n < s.n - done &&
+               ((unsigned char)s.p[s.n - done - n] & 0xc0) == 0x80)
+            n++;
+        const char *p = at_end ? s.p + s.n - done - n : s.p + done;
+        n = utf8_decode(p, at_end ? n : s.n - done, &cp);
+        if (n == 0 || !utf8_is_space(cp))
+            break;
+        done += n;
+    }
+    return done;
+}
+
 void prompt_text(struct prompt *p, slice s)
 {
+    if (p->swallowing) {
+        size_t n = blanks(s, false);
+        s = (slice){s.p + n, s.n - n};
+    }
     if (s.n == 0)
         return;
+    p->swallowing = false;
     if (p->n == 0 || p->parts[p->n - 1].kind != PROMPT_TEXT)
         *add(p) = (struct prompt_part){.kind = PROMPT_TEXT, .from = p->text.n};
     buf_put_slice(&p->text, s);
@@ -22,7 +46,20 @@ void prompt_text(struct prompt *p, slice s)
 
 void prompt_special(struct prompt *p, int32_t id)
 {
+    prompt_special_strips(p, id, 0);
+}
+
+void prompt_special_strips(struct prompt *p, int32_t id, int strips)
+{
+    struct prompt_part *last = p->n ? &p->parts[p->n - 1] : NULL;
+    if ((strips & STRIPS_BEFORE) && last && last->kind == PROMPT_TEXT) {
+        size_t n = blanks((slice){p->text.p + last->from, last->len}, true);
+        last->len -= n;
+        p->text.n -= n;
+        p->n -= last->len == 0;
+    }
     *add(p) = (struct prompt_part){.kind = PROMPT_SPECIAL, .id = id};
+    p->swallowing = (strips & STRIPS_AFTER) != 0;
 }
 
 void prompt_video(struct prompt *p)

@@ -17,10 +17,13 @@ struct prompt {
     buf text;
     struct prompt_part *parts;
     size_t n, cap;
+    bool swallowing; /* the last special token takes the white space behind it */
 };
 
 void prompt_text(struct prompt *p, slice s);
 void prompt_special(struct prompt *p, int32_t id);
+/* The same of one that swallows white space beside it: strips as vocab_strips has it. */
+void prompt_special_strips(struct prompt *p, int32_t id, int strips);
 void prompt_video(struct prompt *p); /* what follows comes from the next video */
 void prompt_video_end(struct prompt *p);
 void prompt_clear(struct prompt *p);

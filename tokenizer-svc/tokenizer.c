@@ -84,14 +84,21 @@ void tok_scratch_free(tok_scratch *s)
     free(s);
 }
 
-static int encode_between(const tokenizer *t, tok_scratch *s, slice text, bool at_start,
+/* Is a space put before this text? */
+static bool prefixed(const vocab *v, slice text)
+{
+    bool own = text.p[0] == ' ' || (text.n >= 3 && memcmp(text.p, "\xe2\x96\x81", 3) == 0);
+    return vocab_add_space_prefix(v) && !(own && vocab_prefix_missing(v));
+}
+
+static int encode_between(const tokenizer *t, tok_scratch *s, slice text, bool starts,
                           struct ids *out, struct why *w)
 {
     if (text.n == 0)
         return 0;
     if (t->b)
         return bpe_encode(t->b, s->b, text, out, w);
-    return spm_encode(t->s, s->s, text, at_start && vocab_add_space_prefix(t->v), out, w);
+    return spm_encode(t->s, s->s, text, starts && prefixed(t->v, text), out, w);
 }
 
 int tokenizer_encode(const tokenizer *t, tok_scratch *s, slice text, bool at_start, struct ids *out,
@@ -100,8 +107,8 @@ int tokenizer_encode(const tokenizer *t, tok_scratch *s, slice text, bool at_sta
     for (size_t from = 0; from < text.n;) {
         size_t at = text.n, len = 0;
         int32_t id = literals_find(t->whole, text, from, &at, &len);
-        int e =
-            encode_between(t, s, (slice){text.p + from, at - from}, at_start && from == 0, out, w);
+        bool starts = from == 0 ? at_start : !vocab_prefix_once(t->v); /* behind a whole piece */
+        int e = encode_between(t, s, (slice){text.p + from, at - from}, starts, out, w);
         if (e == 0 && id >= 0 && ids_put(out, id) < 0)
             e = why_set(w, ERR_NOMEM, "", "no memory to tokenize a text of %zu bytes", text.n);
         if (e < 0)

@@ -51,6 +51,7 @@ static inline slice buf_slice(const buf *b)
 /* Length of the longest prefix of p[0..n) that does not end inside a UTF-8 character (invalid bytes count
  * as complete, they never become valid). Used to hold back a syllable that is split over tokens. */
 size_t utf8_complete_len(const char *p, size_t n);
+bool utf8_is_space(uint32_t cp); /* Unicode's White_Space */
 bool utf8_valid(slice s); /* RFC 3629: no surrogates, no overlongs, at most U+10FFFF */
 /* Appends s with every invalid byte sequence replaced by U+FFFD (one per maximal bad subpart). */
 void utf8_put_lossy(buf *b, slice s);

@@ -118,3 +118,10 @@ void utf8_put_lossy(buf *b, slice s)
     if (i > kept)
         buf_put(b, s.p + kept, i - kept);
 }
+
+bool utf8_is_space(uint32_t cp)
+{
+    return (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xa0 || cp == 0x1680 ||
+           (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f ||
+           cp == 0x205f || cp == 0x3000;
+}

@@ -245,6 +245,25 @@ static void write_pieces(const struct words *v, uint64_t n_vocab, struct gguf_ou
     free(scores);
 }
 
+/* The ids of added tokens that swallow white space on one of their sides. */
+static void write_strips(const struct words *v, const char *side, const char *key,
+                         struct gguf_out *out)
+{
+    const json_val *added = v->doc ? json_get(json_doc_root(v->doc), "added_tokens") : NULL;
+    int32_t *ids = xcalloc(json_len(added) + 1, sizeof *ids);
+    size_t n = 0;
+    for (const json_val *t = json_first(added); t; t = json_next(t)) {
+        bool strips = false;
+        int64_t id;
+        if (json_opt_bool(t, side, &strips, NULL) >= 0 && strips &&
+            json_to_i64(json_get(t, "id"), 0, (int64_t)v->n - 1, &id, NULL) == 0)
+            ids[n++] = (int32_t)id;
+    }
+    if (n)
+        gguf_out_ints(out, key, n, ids);
+    free(ids);
+}
+
 static int write_merges(const struct words *v, struct gguf_out *out, struct why *w)
 {
     buf both = {0};
@@ -292,11 +311,13 @@ static int write_all(const source *s, struct words *v, const struct beside *b, u
         gguf_out_str(out, "tokenizer.ggml.pre", slice_str(v->pre));
     if (!v->spm && !v->pre)
         gguf_out_str(out, "nunchi.tokenizer.split", v->split);
-    if (!v->spm && !v->pre && v->nfc)
+    if (!v->spm && v->nfc)
         gguf_out_bool(out, "nunchi.tokenizer.nfc", true);
     if (!v->spm && v->whole_words)
         gguf_out_bool(out, "nunchi.tokenizer.whole_words", true);
     write_pieces(v, n_vocab, out);
+    write_strips(v, "lstrip", "nunchi.tokenizer.lstrip", out);
+    write_strips(v, "rstrip", "nunchi.tokenizer.rstrip", out);
     int e = v->spm ? 0 : write_merges(v, out, w);
     write_id(out, "tokenizer.ggml.bos_token_id", v->bos);
     write_id(out, "tokenizer.ggml.eos_token_id", v->eos);
@@ -308,6 +329,8 @@ static int write_all(const source *s, struct words *v, const struct beside *b, u
         gguf_out_bool(out, "tokenizer.ggml.add_space_prefix", v->add_space);
     if (v->spm && v->prefix_once)
         gguf_out_bool(out, "nunchi.tokenizer.prefix_once", true);
+    if (v->spm && v->prefix_missing)
+        gguf_out_bool(out, "nunchi.tokenizer.prefix_missing", true);
     return e < 0 ? e : write_template(s, b, out, w);
 }
 

@@ -28,7 +28,7 @@ struct words {
     const char *pre; /* tokenizer.ggml.pre; NULL: split */
     slice split;     /* the pattern, where no name is known for it */
     bool whole_words, nfc;
-    bool prefix_once; /* of add_space: at the very beginning alone */
+    bool prefix_once, prefix_missing; /* of add_space: engine.h */
     int32_t bos, eos, unk, pad; /* -1: none */
 };
 

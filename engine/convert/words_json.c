@@ -130,6 +130,7 @@ static int read_one_word(struct words *v, const json_val *pre, struct why *w)
         return unsupported(w, "pre-tokenizer", pre);
     v->add_space = !is_str(pre, "prepend_scheme", "never");
     v->prefix_once = is_str(pre, "prepend_scheme", "first");
+    v->prefix_missing = true;
     return 0;
 }
 

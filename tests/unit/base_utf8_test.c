@@ -108,9 +108,21 @@ static void bytes_that_never_become_valid_are_not_held_back(void **state UNUSED)
     assert_int_equal(utf8_complete_len("\x80\xF0\x9F", 3), 1);
 }
 
+static void spaces_are_those_of_unicode(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    for (uint32_t cp = 0; cp <= 0x10ffff; cp++)
+        n += utf8_is_space(cp);
+    assert_int_equal(n, 25); /* PropList.txt, White_Space */
+    assert_true(utf8_is_space(0x85) && utf8_is_space(0x3000) && !utf8_is_space(0x1c) &&
+                !utf8_is_space(0x180e) && !utf8_is_space(0x200b));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spaces_are_those_of_unicode),
         cmocka_unit_test(every_code_point_round_trips),
         cmocka_unit_test(what_is_not_utf8_is_refused),
         cmocka_unit_test(bad_bytes_are_replaced_as_unicode_says),

@@ -286,6 +286,31 @@ static void spaces_are_put_behind_special_tokens(void **state)
     }
 }
 
+/* As Phi 3's: its marks swallow the line end that its template writes behind them, and a user's
+ * blanks. */
+static void marks_swallow_white_space(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct prompt p = {0};
+    buf out = {0};
+    setup(&f, NULL);
+    prompt_text(&p, SLICE_LIT("a \n"));
+    prompt_special_strips(&p, IM_START, STRIPS_BEFORE | STRIPS_AFTER);
+    prompt_text(&p, SLICE_LIT("\n"));
+    prompt_text(&p, SLICE_LIT(" \xe3\x80\x80"
+                              "b "));
+    prompt_special_strips(&p, IM_END, STRIPS_AFTER);
+    prompt_text(&p, SLICE_LIT(" "));
+    prompt_special_strips(&p, IM_START, STRIPS_BEFORE);
+    prompt_text(&p, SLICE_LIT(" c"));
+    show(&f, &p, &out);
+    assert_string_equal(buf_cstr(&out), "a#<|im_start|>#b #<|im_end|>##<|im_start|># c");
+    prompt_clear(&p);
+    buf_clear(&out);
+    teardown(&f);
+}
+
 /* ---- decoding ---- */
 
 static void a_split_syllable_is_held_back(void **state)
@@ -339,6 +364,7 @@ int main(void)
         cmocka_unit_test(marks_come_from_the_template_alone),
         cmocka_unit_test(a_video_that_is_left_out_is_an_error),
         cmocka_unit_test(spaces_are_put_behind_special_tokens),
+        cmocka_unit_test(marks_swallow_white_space),
         cmocka_unit_test(a_split_syllable_is_held_back),
         cmocka_unit_test(whole_tokens_are_cut_out_of_text),
     };
