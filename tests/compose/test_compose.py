@@ -184,4 +184,5 @@ def test_a_killed_gateway_takes_its_own_only(project):
     with steady:
         faults.kill("gateway")
     counts = steady.report()
-    assert counts["wrong"] == 0 and counts["lost"] <= 4, "\n".join([str(counts), *steady.complaints])
+    # Of each of the four streams what was in flight, and what it asked next, if the kernel still took that for the dying process.
+    assert counts["wrong"] == 0 and counts["lost"] <= 8, "\n".join([str(counts), *steady.complaints])
