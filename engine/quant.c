@@ -6,7 +6,8 @@
 
 #define SUPER 256 /* elements of a block of the K types */
 #define HALF_MAX 65504.0f
-#define TRIES 19    /* scales looked at, a tenth of a level apart */
+#define TRIES_EACH                                                                                 \
+    9               /* scales looked at on either side of the plain one, a tenth of a level apart */
 #define TINY 1e-30f /* below it a block is zero */
 
 static void put_u16(uint8_t *p, uint16_t v)
@@ -46,8 +47,8 @@ static float fit_scale(const float *x, int n, float low)
         most = fabsf(x[i]) > fabsf(most) ? x[i] : most;
     if (fabsf(most) < TINY)
         return 0;
-    for (int t = 0; t < TRIES; t++) {
-        float by = (low + 0.1f * (float)(t - TRIES / 2)) / most, xq = 0, qq = 0;
+    for (int t = -TRIES_EACH; t <= TRIES_EACH; t++) {
+        float by = (low + 0.1f * (float)t) / most, xq = 0, qq = 0;
         for (int i = 0; i < n; i++) {
             float q = level(x[i] * by, low, -low - 1);
             xq += x[i] * q;
@@ -108,8 +109,8 @@ static struct line fit_line(const float *x, int n, float high, float top)
     if (most - low < TINY)
         return (struct line){0, low};
     float least = line_error(x, n, best, high);
-    for (int t = 0; t < TRIES; t++) {
-        float by = (high + 0.1f * (float)(t - TRIES / 2)) / (most - low);
+    for (int t = -TRIES_EACH; t <= TRIES_EACH; t++) {
+        float by = (high + 0.1f * (float)t) / (most - low);
         struct line l = solve_line(x, n, by, low, high, top);
         float error = l.d > 0 ? line_error(x, n, l, high) : least;
         if (error < least) {
@@ -194,7 +195,8 @@ static void fit_steps(const float *x, struct line l, float d, float dmin, float 
     float least = INFINITY, sc0 = level(l.d * inverse(d), 0, SCALE_MAX),
           m0 = level(-l.m * inverse(dmin), 0, SCALE_MAX);
     for (int i = 0; i < 9; i++) {
-        float s = sc0 + (float)(i % 3 - 1), t = m0 + (float)(i / 3 - 1);
+        int across = i % 3 - 1, down = i / 3 - 1;
+        float s = sc0 + (float)across, t = m0 + (float)down;
         if (s < 0 || s > SCALE_MAX || t < 0 || t > SCALE_MAX)
             continue;
         float error = line_error(x, BLOCK, (struct line){d * s, -(dmin * t)}, high);

@@ -29,13 +29,13 @@ struct joining {
 uint32_t join_count(const char *path)
 {
     size_t len = strlen(path);
-    unsigned i, n;
-    int end = 0;
-    if (len <= TAIL_BYTES ||
-        sscanf(path + len - TAIL_BYTES, "-%5u-of-%5u.gguf%n", &i, &n, &end) != 2 ||
-        end != TAIL_BYTES)
+    const char *tail = len > TAIL_BYTES ? path + len - TAIL_BYTES : "";
+    uint64_t i, n;
+    if (len <= TAIL_BYTES || tail[0] != '-' || memcmp(tail + 6, "-of-", 4) != 0 ||
+        strcmp(tail + 15, ".gguf") != 0 || slice_u64((slice){tail + 1, 5}, &i) < 0 ||
+        slice_u64((slice){tail + 10, 5}, &n) < 0)
         return 0;
-    return i >= 1 && i <= n && n <= JOIN_FILES_MAX ? n : 0;
+    return i >= 1 && i <= n && n <= JOIN_FILES_MAX ? (uint32_t)n : 0;
 }
 
 static int open_parts(struct joining *j, const char *first)

@@ -73,13 +73,16 @@ static enum weight_type wanted(const struct recipe *r, const struct mapping *p, 
 {
     if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output.weight") == 0)
         return r->vocab;
-    unsigned layer = 0;
-    if (sscanf(name, "blk.%u.", &layer) != 1 || r->most == r->more)
+    uint64_t layer;
+    slice rest = slice_str(name), part;
+    bool of_layer = slice_split(&rest, '.', &part) && slice_eq_str(part, "blk") &&
+                    slice_split(&rest, '.', &part) && slice_u64(part, &layer) == 0;
+    if (!of_layer || r->most == r->more)
         return r->most;
     if (part_is(name, "attn_qkv.weight"))
         return r->most == WEIGHT_Q4_K ? WEIGHT_Q5_K : WEIGHT_Q6_K;
     bool needs = part_is(name, "attn_v.weight") || part_is(name, "ffn_down.weight");
-    return needs && favoured(layer, p->n_layer) ? r->more : r->most;
+    return needs && favoured((uint32_t)layer, p->n_layer) ? r->more : r->most;
 }
 
 static enum weight_type fitting(enum weight_type type, uint64_t n_in)
