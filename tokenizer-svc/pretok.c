@@ -208,7 +208,7 @@ static int match_at(pretok_match *m, slice text, size_t at, size_t *end, struct 
 
 int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why *w)
 {
-    size_t end, to = at;
+    size_t end = at, to = at;
     int e = match_at(m, text, at, &end, w);
     *len = end - at;
     while (e == 0 && to < text.n) { /* what a pattern leaves out is a word up to the next match */

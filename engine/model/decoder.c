@@ -91,6 +91,7 @@ static void add(struct loading *l, const char *name, const struct want *want, te
         return;
     }
     uint32_t all = want->all ? want->all : want->n_out;
+    CHECK(all > 0);
     uint64_t n_in = want->n_in ? want->n_in : all, n_out = want->n_in ? all : 1;
     if (t->dims[0] != n_in || t->dims[1] != n_out || t->dims[2] != 1 || t->dims[3] != 1) {
         fail_shape(l, t, want);
