@@ -231,7 +231,8 @@ static val call_named(jinja_run *r, args *a, size_t i, val self, bool test)
     rest.at = a->at + i + 1;
     rest.n = a->n - i - 1;
     jinja_step(r, 1);
-    return fn->call(r, self, &rest);
+    val v = fn->call(r, self, &rest);
+    return v;
 }
 
 /* What is false has no elements, whatever it is. */
