@@ -227,12 +227,12 @@ static val call_named(jinja_run *r, args *a, size_t i, val self, bool test)
     if (!fn)
         jinja_fail(r, ERR_INVALID, "there is no %s '%.*s'", test ? "test" : "filter",
                    (int)(s.n < 40 ? s.n : 40), s.p);
-    struct jinja_args rest = *a;
-    rest.at = a->at + i + 1;
-    rest.n = a->n - i - 1;
+    struct jinja_args *rest = jinja_room(r, sizeof *rest);
+    *rest = *a;
+    rest->at = a->at + i + 1;
+    rest->n = a->n - i - 1;
     jinja_step(r, 1);
-    val v = fn->call(r, self, &rest);
-    return v;
+    return fn->call(r, self, rest);
 }
 
 /* What is false has no elements, whatever it is. */
