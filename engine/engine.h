@@ -71,9 +71,11 @@ void vocab_close(vocab *v);
 
 enum vocab_kind vocab_model(const vocab *v);
 slice vocab_pretokenizer(const vocab *v);  /* tokenizer.ggml.pre: "smollm", "default" */
+/* Unicode's normal forms that text is brought to before it is cut. */
+enum vocab_normal { NORMAL_NONE, NORMAL_C, NORMAL_D, NORMAL_KC, NORMAL_KD };
 /* Of a converted model whose way of cutting words has no such name: the pattern whose matches are words, as is what lies between
- * them; "" for none. *nfc: text is brought to normal form C before, whatever the name says. */
-slice vocab_split(const vocab *v, bool *nfc);
+ * them; "" for none. *normal: counts whatever the name says. */
+slice vocab_split(const vocab *v, enum vocab_normal *normal);
 bool vocab_whole_words(const vocab *v); /* a word that is in the vocabulary is taken whole, whatever its merges */
 slice vocab_chat_template(const vocab *v); /* "" for a model without one */
 int32_t vocab_size(const vocab *v);
@@ -90,7 +92,7 @@ int32_t vocab_merge_rank(const vocab *v, int32_t left, int32_t right, int32_t *m
 int32_t vocab_bos(const vocab *v); /* TOKEN_NONE where the model has none */
 int32_t vocab_eos(const vocab *v);
 bool vocab_add_bos(const vocab *v);          /* text starts with bos */
-bool vocab_add_space_prefix(const vocab *v); /* SPM: text starts as if after a space, also behind a special token … */
+bool vocab_add_space_prefix(const vocab *v); /* text starts as if after a space, also behind a special token … */
 bool vocab_prefix_once(const vocab *v);      /* … unless this says: at the very beginning alone */
 bool vocab_prefix_missing(const vocab *v);   /* … or this: where it does not begin with one of its own */
 /* White space that a special token swallows where it is written in a text. */

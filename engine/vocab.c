@@ -32,9 +32,9 @@ slice vocab_pretokenizer(const vocab *v)
     return slice_str(v->pre);
 }
 
-slice vocab_split(const vocab *v, bool *nfc)
+slice vocab_split(const vocab *v, enum vocab_normal *normal)
 {
-    *nfc = v->nfc;
+    *normal = v->normal;
     return slice_str(v->split);
 }
 

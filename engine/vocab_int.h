@@ -37,7 +37,8 @@ struct vocab {
     bool add_bos, add_space_prefix;
     char *pre, *split, *chat;
     size_t chat_len;
-    bool nfc, whole_words, prefix_once, prefix_missing;
+    enum vocab_normal normal;
+    bool whole_words, prefix_once, prefix_missing;
     int32_t *ends; /* ascending */
     size_t n_ends;
 };

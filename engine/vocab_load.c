@@ -408,6 +408,21 @@ static int read_ends(const model_file *f, vocab *v, struct why *w)
     return 0;
 }
 
+static int read_normal(const model_file *f, vocab *v, struct why *w)
+{
+    static const char *const NAMES[] = {"", "nfc", "nfd", "nfkc", "nfkd"};
+    slice s = {"", 0};
+    int e = model_file_str(f, "nunchi.tokenizer.normal", &s);
+    if (e == ERR_NOT_FOUND)
+        return 0;
+    for (size_t i = 1; e == 0 && i < ARRAY_LEN(NAMES); i++)
+        if (slice_eq_str(s, NAMES[i])) {
+            v->normal = (enum vocab_normal)i;
+            return 0;
+        }
+    return BAD("nunchi.tokenizer.normal is none of nfc, nfd, nfkc, nfkd");
+}
+
 static int read_rest(const model_file *f, vocab *v, struct why *w)
 {
     bool spm = v->kind == VOCAB_SPM;
@@ -420,7 +435,7 @@ static int read_rest(const model_file *f, vocab *v, struct why *w)
         (e = read_text(f, "tokenizer.ggml.pre", VOCAB_PRE_MAX, &v->pre, &pre_len, w)) < 0 ||
         (e = read_text(f, "nunchi.tokenizer.split", VOCAB_SPLIT_MAX, &v->split, &split_len, w)) <
             0 ||
-        (e = read_flag(f, "nunchi.tokenizer.nfc", false, &v->nfc, w)) < 0 ||
+        (e = read_normal(f, v, w)) < 0 ||
         (e = read_flag(f, "nunchi.tokenizer.whole_words", false, &v->whole_words, w)) < 0 ||
         (e = read_flag(f, "nunchi.tokenizer.prefix_once", false, &v->prefix_once, w)) < 0 ||
         (e = read_flag(f, "nunchi.tokenizer.prefix_missing", false, &v->prefix_missing, w)) < 0 ||

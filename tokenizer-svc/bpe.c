@@ -20,7 +20,7 @@ struct bpe_scratch {
     struct merge_scratch merge;
     struct word_cache cache;
     struct ids sym;
-    buf normal, stored;
+    buf normal, prefixed, stored;
 };
 
 /* The alphabet in which byte-level vocabularies write bytes: printable Latin-1 stands for itself,
@@ -86,10 +86,10 @@ int bpe_new(const vocab *v, bpe **out, struct why *w)
     b->v = v;
     b->m = merges_new();
     *out = NULL;
-    bool nfc;
-    slice split = vocab_split(v, &nfc);
-    int e = split.n ? pretok_new_split(split, nfc, &b->pre, w)
-                    : pretok_new(vocab_pretokenizer(v), nfc, &b->pre, w);
+    enum vocab_normal normal;
+    slice split = vocab_split(v, &normal);
+    int e = split.n ? pretok_new_split(split, normal, &b->pre, w)
+                    : pretok_new(vocab_pretokenizer(v), normal, &b->pre, w);
     b->whole_words = vocab_whole_words(v) || (e == 0 && pretok_whole_words(b->pre));
     if (e == 0)
         e = find_bytes(b, w);
@@ -129,6 +129,7 @@ void bpe_scratch_free(bpe_scratch *s)
     word_cache_clear(&s->cache);
     ids_clear(&s->sym);
     buf_clear(&s->normal);
+    buf_clear(&s->prefixed);
     buf_clear(&s->stored);
     free(s);
 }
@@ -177,9 +178,22 @@ static int put_word(const bpe *b, bpe_scratch *s, slice word, struct ids *out)
     return ids_put_all(out, s->sym.p, s->sym.n);
 }
 
+/* The text with a space before it, if the vocabulary wants one and it has none. */
+static slice prefixed(const bpe *b, bpe_scratch *s, slice text)
+{
+    if (!vocab_add_space_prefix(b->v) || text.n == 0 || text.p[0] == ' ')
+        return text;
+    buf_reset(&s->prefixed);
+    buf_put_byte(&s->prefixed, ' ');
+    buf_put_slice(&s->prefixed, text);
+    return buf_slice(&s->prefixed);
+}
+
 int bpe_encode(const bpe *b, bpe_scratch *s, slice text, struct ids *out, struct why *w)
 {
     int e = pretok_normal(b->pre, text, &s->normal, &text, w);
+    if (e == 0)
+        text = prefixed(b, s, text);
     for (size_t at = 0, len; e == 0 && at < text.n; at += len) {
         e = pretok_word(s->match, text, at, &len, w);
         if (e == 0 && put_word(b, s, (slice){text.p + at, len}, out) < 0)

@@ -46,7 +46,8 @@ static const struct kind {
 };
 
 struct pretok {
-    bool nfc, whole_words;
+    enum vocab_normal normal;
+    bool whole_words;
     pcre2_code *code;
     bool jit;
 };
@@ -84,7 +85,7 @@ static bool has_name(const char *names, slice name)
     return false;
 }
 
-int pretok_new(slice name, bool nfc, pretok **out, struct why *w)
+int pretok_new(slice name, enum vocab_normal normal, pretok **out, struct why *w)
 {
     *out = NULL;
     if (name.n == 0)
@@ -99,7 +100,7 @@ int pretok_new(slice name, bool nfc, pretok **out, struct why *w)
             return why_set(w, ERR_INTERNAL, "tokenizer.ggml.pre",
                            "pattern of '%s' does not compile at %zu (error %d)", KINDS[i].names, at,
                            err);
-        (*out)->nfc = nfc || KINDS[i].nfc;
+        (*out)->normal = normal ? normal : KINDS[i].nfc ? NORMAL_C : NORMAL_NONE;
         (*out)->whole_words = KINDS[i].whole_words;
         return 0;
     }
@@ -135,7 +136,7 @@ static int put_pattern(slice from, buf *out)
     return 0;
 }
 
-int pretok_new_split(slice pattern, bool nfc, pretok **out, struct why *w)
+int pretok_new_split(slice pattern, enum vocab_normal normal, pretok **out, struct why *w)
 {
     static const char FIELD[] = "nunchi.tokenizer.split";
     buf own = {0};
@@ -148,7 +149,7 @@ int pretok_new_split(slice pattern, bool nfc, pretok **out, struct why *w)
     if (!*out)
         return why_set(w, ERR_INVALID, FIELD, "the pattern that cuts words is wrong at %zu (%d)",
                        at, err);
-    (*out)->nfc = nfc;
+    (*out)->normal = normal;
     return 0;
 }
 
@@ -223,23 +224,32 @@ int pretok_word(pretok_match *m, slice text, size_t at, size_t *len, struct why 
     return e < 0 ? e : 0;
 }
 
-/* Characters that are in normal form C wherever they stand among themselves: each may be in it
- * (NFC_Quick_Check=Yes) and none combines. Ordered by how often they come. */
-static bool surely_normal(utf8proc_int32_t cp)
+/* Characters that are in the form wherever they stand among themselves: each may be in it
+ * (NFC_Quick_Check=Yes) and none combines; for other forms than C those alone that no form changes,
+ * and of Hangul what does not fall apart. */
+static bool surely_normal(enum vocab_normal form, utf8proc_int32_t cp)
 {
     static const struct {
         utf8proc_int32_t from, to;
-    } RANGES[] = {{0xac00, 0xd7a3}, {0x4e00, 0x9fff}, {0, 0x2ff},       {0x3041, 0x3096},
-                  {0x30a1, 0x30fa}, {0x400, 0x482},   {0x3000, 0x3029}, {0x2010, 0x2027},
-                  {0x2030, 0x205e}, {0xff01, 0xff60}};
+        unsigned forms; /* bits */
+    } RANGES[] = {{0xac00, 0xd7a3, 1 << NORMAL_C | 1 << NORMAL_KC},
+                  {0x4e00, 0x9fff, 1 << NORMAL_C | 1 << NORMAL_KC | 1 << NORMAL_D | 1 << NORMAL_KD},
+                  {0, 0x2ff, 1 << NORMAL_C},
+                  {0x3041, 0x3096, 1 << NORMAL_C | 1 << NORMAL_KC},
+                  {0x30a1, 0x30fa, 1 << NORMAL_C | 1 << NORMAL_KC},
+                  {0x400, 0x482, 1 << NORMAL_C | 1 << NORMAL_KC},
+                  {0x3000, 0x3029, 1 << NORMAL_C},
+                  {0x2010, 0x2027, 1 << NORMAL_C},
+                  {0x2030, 0x205e, 1 << NORMAL_C},
+                  {0xff01, 0xff60, 1 << NORMAL_C}};
     for (size_t i = 0; i < ARRAY_LEN(RANGES); i++)
         if (cp >= RANGES[i].from && cp <= RANGES[i].to)
-            return true;
+            return RANGES[i].forms >> form & 1;
     return false;
 }
 
 /* 0: all of it is in normal form surely. 1: look closer. */
-static int marks_fit(slice text, struct why *w)
+static int marks_fit(enum vocab_normal form, slice text, struct why *w)
 {
     int beyond = 0;
     size_t pile = 0;
@@ -255,7 +265,7 @@ static int marks_fit(slice text, struct why *w)
         if (got <= 0)
             return why_set(w, ERR_INVALID, "", "the text is not UTF-8");
         n = (size_t)got;
-        if (surely_normal(cp)) {
+        if (surely_normal(form, cp)) {
             pile = 0;
             continue;
         }
@@ -270,23 +280,30 @@ static int marks_fit(slice text, struct why *w)
 
 int pretok_normal(const pretok *p, slice text, buf *keep, slice *out, struct why *w)
 {
+    static const int OPTIONS[] = {
+        [NORMAL_C] = UTF8PROC_COMPOSE,
+        [NORMAL_D] = UTF8PROC_DECOMPOSE,
+        [NORMAL_KC] = UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+        [NORMAL_KD] = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+    };
     *out = text;
-    if (!p->nfc)
+    if (p->normal == NORMAL_NONE)
         return 0;
-    int e = marks_fit(text, w);
+    int e = marks_fit(p->normal, text, w);
     if (e <= 0)
         return e;
-    utf8proc_uint8_t *nfc = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n,
-                                      &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_uint8_t *done = NULL;
+    utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n, &done,
+                     (utf8proc_option_t)(UTF8PROC_STABLE | OPTIONS[p->normal]));
     if (n < 0)
         return why_set(w, n == UTF8PROC_ERROR_NOMEM ? ERR_NOMEM : ERR_INVALID, "",
                        "the text cannot be normalised");
     buf_reset(keep);
     e = buf_try_reserve(keep, (size_t)n);
     if (e == 0)
-        buf_put(keep, nfc, (size_t)n);
-    free(nfc);
+        buf_put(keep, done, (size_t)n);
+    free(done);
     *out = buf_slice(keep);
     return e;
 }

@@ -8,17 +8,17 @@
 #ifndef NUNCHI_TOKENIZER_PRETOK_H
 #define NUNCHI_TOKENIZER_PRETOK_H
 
-#include "common/base/slice.h"
+#include "engine/engine.h"
 
 typedef struct pretok pretok;             /* immutable: threads share it */
 typedef struct pretok_match pretok_match; /* scratch of one thread */
 
-/* "smollm", "gpt-2", "llama-bpe" … (pretok.c lists them); an empty name is "gpt-2". nfc: text is
- * brought to normal form C even if the name does not say so. ERR_UNSUPPORTED for other names. */
-int pretok_new(slice name, bool nfc, pretok **out, struct why *w) MUST_USE;
+/* "smollm", "gpt-2", "llama-bpe" … (pretok.c lists them); an empty name is "gpt-2". normal: even
+ * if the name does not say so. ERR_UNSUPPORTED for other names. */
+int pretok_new(slice name, enum vocab_normal normal, pretok **out, struct why *w) MUST_USE;
 /* By a pattern that came with the model: its matches are words, and so is what lies between two.
  * ERR_INVALID: it does not compile; ERR_UNSUPPORTED: it uses what PCRE2 reads in another way. */
-int pretok_new_split(slice pattern, bool nfc, pretok **out, struct why *w) MUST_USE;
+int pretok_new_split(slice pattern, enum vocab_normal normal, pretok **out, struct why *w) MUST_USE;
 void pretok_free(pretok *p); /* NULL is allowed */
 bool pretok_whole_words(
     const pretok *p); /* a word that is in the vocabulary is taken whole, whatever its merges */

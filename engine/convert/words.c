@@ -311,8 +311,8 @@ static int write_all(const source *s, struct words *v, const struct beside *b, u
         gguf_out_str(out, "tokenizer.ggml.pre", slice_str(v->pre));
     if (!v->spm && !v->pre)
         gguf_out_str(out, "nunchi.tokenizer.split", v->split);
-    if (!v->spm && v->nfc)
-        gguf_out_bool(out, "nunchi.tokenizer.nfc", true);
+    if (!v->spm && v->normal)
+        gguf_out_str(out, "nunchi.tokenizer.normal", slice_str(v->normal));
     if (!v->spm && v->whole_words)
         gguf_out_bool(out, "nunchi.tokenizer.whole_words", true);
     write_pieces(v, n_vocab, out);
@@ -325,7 +325,7 @@ static int write_all(const source *s, struct words *v, const struct beside *b, u
     write_id(out, "tokenizer.ggml.padding_token_id", v->pad);
     write_ends(v, b, out);
     gguf_out_bool(out, "tokenizer.ggml.add_bos_token", v->add_bos && v->bos >= 0);
-    if (v->spm)
+    if (v->spm || v->add_space)
         gguf_out_bool(out, "tokenizer.ggml.add_space_prefix", v->add_space);
     if (v->spm && v->prefix_once)
         gguf_out_bool(out, "nunchi.tokenizer.prefix_once", true);

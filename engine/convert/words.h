@@ -27,9 +27,10 @@ struct words {
     const json_val *merges;
     const char *pre; /* tokenizer.ggml.pre; NULL: split */
     slice split;     /* the pattern, where no name is known for it */
-    bool whole_words, nfc;
+    bool whole_words;
+    const char *normal;               /* "nfc" …; NULL: none */
     bool prefix_once, prefix_missing; /* of add_space: engine.h */
-    int32_t bos, eos, unk, pad; /* -1: none */
+    int32_t bos, eos, unk, pad;       /* -1: none */
 };
 
 int words_from_json(struct words *v, struct why *w) MUST_USE;  /* v->doc is set */

@@ -60,13 +60,24 @@ static const json_val *parts(const json_val *v, const char *list, size_t *n)
     return all ? json_first(all) : v;
 }
 
+static const char *normal_form(const json_val *p)
+{
+    static const char *const FORMS[][2] = {
+        {"NFC", "nfc"}, {"NFD", "nfd"}, {"NFKC", "nfkc"}, {"NFKD", "nfkd"}};
+    for (size_t i = 0; i < ARRAY_LEN(FORMS); i++)
+        if (is_type(p, FORMS[i][0]))
+            return FORMS[i][1];
+    return NULL;
+}
+
 static int read_normalizer(struct words *v, const json_val *norm, struct why *w)
 {
     size_t n;
     const json_val *p = parts(norm, "normalizers", &n);
     for (size_t i = 0; i < n; i++, p = json_next(p)) {
-        if (!v->spm && is_type(p, "NFC"))
-            v->nfc = true;
+        const char *form = normal_form(p);
+        if (!v->spm && form && !v->normal)
+            v->normal = form;
         else if (v->spm && is_type(p, "Prepend") && is_str(p, "prepend", UNDERLINE))
             v->add_space = true;
         else if (!(v->spm && spaces_to_underlines(p)))
@@ -99,19 +110,23 @@ static int read_byte_level(struct words *v, const json_val *pre, struct why *w)
             e = read_split(v, p, w);
         else if (is_type(p, "Digits") && is_true(p, "individual_digits", false))
             digits = true;
-        else if (is_type(p, "ByteLevel") && !is_true(p, "add_prefix_space", true)) {
+        else if (is_type(p, "ByteLevel")) {
             last = true;
             regex = is_true(p, "use_regex", true);
+            v->add_space = is_true(p, "add_prefix_space", true);
         } else
             e = unsupported(w, "pre-tokenizer", p);
         if (e < 0)
             return e;
     }
+    if (v->add_space && n > 1) /* what is cut before would each get one */
+        return unsupported(w, "pre-tokenizer", pre);
     if (!last || (v->split.n && (digits || regex)) || (!v->split.n && !regex))
         return unsupported(w, "pre-tokenizer", pre);
     v->pre = v->split.n ? NULL : digits ? "smollm" : "gpt-2";
+    bool nfc = v->normal && strcmp(v->normal, "nfc") == 0;
     for (size_t i = 0; i < ARRAY_LEN(SPLITS); i++)
-        if (slice_eq_str(v->split, SPLITS[i].pattern) && SPLITS[i].nfc == v->nfc)
+        if (slice_eq_str(v->split, SPLITS[i].pattern) && SPLITS[i].nfc == nfc)
             v->pre = SPLITS[i].pre;
     return 0;
 }

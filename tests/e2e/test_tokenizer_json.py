@@ -21,7 +21,7 @@ LINES = """The train leaves at 7:45, doesn't it? We'll be there by 9; they've bo
 今日は朝から雨が降っていました。今天早上下了一点雨 Сегодня утром Größe weiß café naïve
 def f(x): return {'a': x**2, "b": 0x1F}  # comment\t\ttabs   and   spaces"""
 TEXTS = [*LINES.split("\n"), LINES, "", " ", "  a", "a  ", "\n\n x\n", "e\u0301 \u1112\u1161\u11ab", "1234567 12 3", "😀👍🏽", "\u2581x \u2581", "<s>hi</s>",
-         "it's IT'S 'Tis", "\u00a0x\u3000y\u0085z", "a" * 300, "x\x00y"]
+         "it's IT'S 'Tis", "ﬁ Ａ１２３ ² ½ ㎏ ｶﾞ ﷺ \ufb1d", "\u00a0x\u3000y\u0085z", "a" * 300, "x\x00y"]
 
 
 def trained(pre, normalizer=None, byte_fallback=False, **kw):
@@ -55,6 +55,11 @@ PREPEND = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(
 KINDS = {
     "gpt2": lambda: trained(byte_level()),
     "gpt2-nfc": lambda: trained(byte_level(), normalizers.NFC()),
+    "gpt2-nfd": lambda: trained(byte_level(), normalizers.NFD()),
+    "gpt2-nfkc": lambda: trained(byte_level(), normalizers.Sequence([normalizers.NFKC()])),
+    "gpt2-nfkd": lambda: trained(byte_level(), normalizers.NFKD()),
+    "gpt2-prefix": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "gpt2-prefix-nfkc": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=True), normalizers.NFKC()),
     "digits": lambda: trained(pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level()])),
     "llama3": lambda: trained(split(LLAMA3), ignore_merges=True),
     "qwen2": lambda: trained(split(QWEN2), normalizers.NFC()),

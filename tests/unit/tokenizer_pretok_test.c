@@ -30,7 +30,7 @@ static void words(const char *name, slice text, buf *out)
 {
     pretok *p;
     struct why w = {0};
-    assert_int_equal(pretok_new(slice_str(name), false, &p, &w), 0);
+    assert_int_equal(pretok_new(slice_str(name), NORMAL_NONE, &p, &w), 0);
     words_by(p, text, out);
 }
 
@@ -57,7 +57,7 @@ static void a_models_own_pattern_cuts(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         pretok *p;
         struct why w = {0};
-        assert_int_equal(pretok_new_split(slice_str(cases[i].pattern), false, &p, &w), 0);
+        assert_int_equal(pretok_new_split(slice_str(cases[i].pattern), NORMAL_NONE, &p, &w), 0);
         words_by(p, slice_str(cases[i].text), &out);
         assert_string_equal(buf_cstr(&out), cases[i].want);
     }
@@ -72,7 +72,7 @@ static void wrong_patterns_are_refused(void **state)
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         pretok *p;
         struct why w = {0};
-        assert_true(pretok_new_split(slice_str(bad[i]), false, &p, &w) < 0);
+        assert_true(pretok_new_split(slice_str(bad[i]), NORMAL_NONE, &p, &w) < 0);
         assert_null(p);
         assert_non_null(strstr(w.text, "pattern"));
     }
@@ -89,7 +89,7 @@ static void patterns_that_explode_end(void **state)
     struct why w = {0};
     assert_non_null(text);
     memset(text, 'x', N);
-    assert_int_equal(pretok_new_split(SLICE_LIT("(x+x+)+[yz]"), false, &p, &w), 0);
+    assert_int_equal(pretok_new_split(SLICE_LIT("(x+x+)+[yz]"), NORMAL_NONE, &p, &w), 0);
     pretok_match *m = pretok_match_new(p);
     assert_int_equal(pretok_word(m, (slice){text, N}, 0, &len, &w), ERR_INVALID);
     pretok_match_free(m);
@@ -129,7 +129,7 @@ static void unknown_names_are_refused(void **state)
     (void)state;
     pretok *p;
     struct why w = {0};
-    assert_int_equal(pretok_new(SLICE_LIT("deepseek-llm"), false, &p, &w), ERR_UNSUPPORTED);
+    assert_int_equal(pretok_new(SLICE_LIT("deepseek-llm"), NORMAL_NONE, &p, &w), ERR_UNSUPPORTED);
     assert_non_null(strstr(w.text, "deepseek-llm"));
     assert_null(p);
 }
@@ -145,7 +145,7 @@ static void long_runs_are_one_word_and_no_trouble(void **state)
         for (const char *c = "a !"; *c; c++) {
             pretok *p;
             size_t len;
-            assert_int_equal(pretok_new(slice_str(kinds[k]), false, &p, NULL), 0);
+            assert_int_equal(pretok_new(slice_str(kinds[k]), NORMAL_NONE, &p, NULL), 0);
             pretok_match *m = pretok_match_new(p);
             memset(text, *c, N);
             text[N] = 'b';
@@ -164,7 +164,7 @@ static void a_pile_of_marks_is_refused(void **state)
     struct why w = {0};
     buf text = {0}, keep = {0};
     slice out;
-    assert_int_equal(pretok_new(SLICE_LIT("qwen2"), false, &p, NULL), 0);
+    assert_int_equal(pretok_new(SLICE_LIT("qwen2"), NORMAL_NONE, &p, NULL), 0);
     buf_put_byte(&text, 'a');
     for (int i = 0; i < PRETOK_MARKS_MAX; i++)
         buf_put_str(&text, i % 2 ? "\xcc\x81" : "\xcc\xa3");
