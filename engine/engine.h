@@ -260,6 +260,7 @@ struct sample_input {
     const int32_t *generated; /* ids so far */
     size_t n_generated;
     uint32_t choice;
+    const int32_t *forced; /* NULL: sampled; else this id is the answer, and only its logprob is asked */
     const int32_t *ends; /* vocab_ends, for forbid_ends */
     size_t n_ends;
 };

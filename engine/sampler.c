@@ -352,7 +352,7 @@ void sampler_pick(sampler *s, const struct sample_params *p, const struct sample
     survey_all(s, t);
     out->n_top = 0;
     out->logprob = 0;
-    out->id = choose(s, t, p, in);
+    out->id = in->forced ? *in->forced : choose(s, t, p, in);
     if (!wants_logprobs)
         return;
     survey_all(s, given);

@@ -10,6 +10,7 @@
 struct gw_start {
     slice numerics; /* 32 bytes: names the arithmetic */
     bool cached;    /* answered from the result cache */
+    slice first;    /* of an echo: the text of the prompt's first token, which no delta brings */
 };
 
 struct gw_delta {

@@ -147,7 +147,9 @@ struct job {
     struct ask ask; /* tokenizer, cache lookup, model: one at a time */
     uint64_t run;   /* its request in gw.runs; 0: none */
     buf ids, hashes;
-    uint32_t n_tokens, max_tokens;
+    uint32_t n_tokens, max_tokens; /* of an answer, with what is echoed */
+    uint32_t n_echoed;
+    buf first; /* of an echo */
     struct digest content;
 
     bool cacheable, started;

@@ -241,6 +241,7 @@ void job_free(struct job *j, const char *reason)
         choice_clear(&j->choice[i]);
     free(j->choice);
     buf_clear(&j->ids);
+    buf_clear(&j->first);
     buf_clear(&j->hashes);
     map_del_u64(g->jobs, j->id);
     admit_leave(g->admit, &j->ticket, g->now_us);

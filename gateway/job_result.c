@@ -45,6 +45,8 @@ static struct digest result_key(const struct job *j, slice numerics)
     digest_add_u32(s, j->r->n);
     digest_add_u32(s, j->max_tokens);
     digest_add_u32(s, j->r->ignore_eos);
+    if (j->r->echo)
+        digest_add_u32(s, j->n_echoed);
     digest_add_u64(s, j->r->n_stop);
     for (size_t i = 0; i < j->r->n_stop; i++)
         digest_add_slice(s, j->r->stop[i]);
@@ -90,9 +92,12 @@ static bool replay(struct job *j, arena *a, const Nunchi__StoredResult *r)
     for (size_t i = 0; i < r->n_choices; i++) {
         if (unpack_logprobs(a, r->choices[i], &lps[i]) < 0)
             return false;
-        u.completion_tokens += r->choices[i]->n_ids;
+        u.completion_tokens +=
+            r->choices[i]->n_ids > j->n_echoed ? r->choices[i]->n_ids - j->n_echoed : 0;
     }
-    j->ops->start(j->client, &(struct gw_start){.numerics = pb_slice(r->numerics), .cached = true});
+    j->ops->start(j->client, &(struct gw_start){.numerics = pb_slice(r->numerics),
+                                                .cached = true,
+                                                .first = buf_slice(&j->first)});
     for (uint32_t i = 0; i < r->n_choices; i++) {
         const Nunchi__StoredChoice *c = r->choices[i];
         struct gw_delta d = {.choice = i,

@@ -154,6 +154,7 @@ static int send_generate(struct job *j, struct worker *w)
     q.sampling = &sampling;
     put_choices(j, a, &q);
     q.max_tokens = j->max_tokens;
+    q.echoed = j->n_echoed;
     for (size_t i = 0; i < j->r->n_stop; i++)
         stop[i] = pb_bytes(j->r->stop[i]);
     q.stop = stop;
@@ -333,7 +334,8 @@ static void tell_start(struct job *j)
         return;
     j->started = true;
     slice numerics = {(const char *)j->numerics, j->has_numerics ? DIGEST_BYTES : 0};
-    j->ops->start(j->client, &(struct gw_start){.numerics = numerics});
+    j->ops->start(j->client,
+                  &(struct gw_start){.numerics = numerics, .first = buf_slice(&j->first)});
 }
 
 static void add_ids(struct job_choice *c, const int32_t *ids, size_t n)
@@ -536,7 +538,7 @@ static void end_all(struct job *j, const Nunchi__Generated *d, const Nunchi__Cho
         n_ids[i] = ends[i]->n_ids;
         emit(j, i, pb_slice(ends[i]->text));
         j->ops->choice_end(j->client, i, why[i]);
-        u.completion_tokens += n_ids[i];
+        u.completion_tokens += n_ids[i] > j->n_echoed ? n_ids[i] - j->n_echoed : 0;
     }
     job_store(j, &u, why, n_ids);
     job_finish(j, &u);

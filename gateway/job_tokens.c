@@ -79,7 +79,7 @@ static int send_tokenize(struct job *j, struct worker *w)
     nunchi__tokenize__init(&t);
     t.model = slice_dup(j->r->model);
     t.tenant = pb_bytes((slice){(const char *)j->r->tenant, sizeof j->r->tenant});
-    t.max_tokens = j->r->max_tokens;
+    t.max_tokens = j->r->echo_alone ? 1 : j->r->max_tokens;
     t.notes_tokens_max = j->g->cfg.notes_tokens;
     if (j->r->chat)
         set_chat(j, a, &t);
@@ -115,6 +115,14 @@ static int take_reply(struct job *j, const Nunchi__TokenReply *r, const struct w
     admit_tokens(j->g->admit, &j->ticket, j->n_tokens);
     j->max_tokens = j->r->max_tokens && j->r->max_tokens < t->max_tokens_left ? j->r->max_tokens
                                                                               : t->max_tokens_left;
+    if (!j->r->echo)
+        return 0;
+    buf_reset(&j->first);
+    buf_put_slice(&j->first, pb_slice(t->first));
+    j->n_echoed = t->n_tokens - 1;
+    j->max_tokens = (j->r->echo_alone ? 0 : j->max_tokens) + j->n_echoed;
+    if (j->max_tokens == 0) /* one token has nothing before it that could tell how likely it is */
+        j->max_tokens = 1;
     return 0;
 }
 

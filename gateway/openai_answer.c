@@ -12,6 +12,7 @@ void openai_answer_init(struct openai_answer *a, enum openai_api api, const stru
                                 .stream = r->stream,
                                 .include_usage = r->include_usage,
                                 .with_logprobs = r->sampling.logprobs,
+                                .echo = r->echo,
                                 .created_s = created_s,
                                 .n_choices = r->n,
                                 .choice = xcalloc(r->n, sizeof *a->choice),
@@ -40,6 +41,11 @@ void openai_answer_start(struct openai_answer *a, const struct gw_start *s, buf 
     if (s->numerics.n >= 6)
         hex_encode(s->numerics.p, 6, hex);
     snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%s", hex);
+    for (uint32_t i = 0; a->echo && i < a->n_choices; i++) {
+        buf_put_slice(&a->choice[i].tail, s->first);
+        if (a->with_logprobs)
+            logprobs_add_first(&a->choice[i].logprobs, &a->choice[i].offset, s->first);
+    }
 }
 
 /* ---- what all objects begin with ---- */

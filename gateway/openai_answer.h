@@ -21,7 +21,7 @@ struct answer_choice {
 
 struct openai_answer {
     enum openai_api api;
-    bool stream, include_usage, with_logprobs;
+    bool stream, include_usage, with_logprobs, echo;
     char id[48];
     uint64_t created_s;
     char fingerprint[24];

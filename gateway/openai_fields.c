@@ -75,6 +75,19 @@ static int take_max_tokens(struct parse *p, const json_val *v)
     return take_u32(p, v, 1, MAX_TOKENS_MAX, &p->r->max_tokens);
 }
 
+static int take_echo(struct parse *p, const json_val *v)
+{
+    return json_to_bool(v, &p->r->echo, p->w);
+}
+
+/* 0 asks for the prompt alone (echo). */
+static int take_completion_tokens(struct parse *p, const json_val *v)
+{
+    int e = take_u32(p, v, 0, MAX_TOKENS_MAX, &p->r->max_tokens);
+    p->r->echo_alone = e == 0 && p->r->max_tokens == 0;
+    return e;
+}
+
 static int take_stream(struct parse *p, const json_val *v)
 {
     return json_to_bool(v, &p->r->stream, p->w);
@@ -276,7 +289,8 @@ static const struct field FIELDS[] = {
     {"repetition_penalty", BOTH, take_repetition, NULL},
     {"seed", BOTH, take_seed, NULL},
     {"n", BOTH, take_n, NULL},
-    {"max_tokens", BOTH, take_max_tokens, NULL},
+    {"max_tokens", CHAT, take_max_tokens, NULL},
+    {"max_tokens", COMPLETION, take_completion_tokens, NULL},
     {"max_completion_tokens", CHAT, take_max_tokens, NULL},
     {"stream", BOTH, take_stream, NULL},
     {"stream_options", BOTH, take_stream_options, NULL},
@@ -299,7 +313,7 @@ static const struct field FIELDS[] = {
     {"tool_choice", CHAT, only_none, NULL},
     {"function_call", CHAT, only_none, NULL},
     {"best_of", COMPLETION, only_best_of_n, NULL},
-    {"echo", COMPLETION, only_false, NULL},
+    {"echo", COMPLETION, take_echo, NULL},
     {"suffix", COMPLETION, only_empty_text, NULL},
     {"parallel_tool_calls", CHAT, NULL, "calling tools is not supported yet; leave it out"},
     {"audio", CHAT, NULL, "audio is not supported; leave it out"},
@@ -363,12 +377,15 @@ int openai_parse(enum openai_api api, slice body, struct gw_request **out, struc
         struct parse p = {.api = api, .r = r, .root = json_doc_root(r->doc), .w = w};
         r->chat = api == OPENAI_CHAT;
         e = take_all(&p);
+        if (e == 0 && r->echo_alone && !r->echo)
+            e = why_set(w, ERR_INVALID, "max_tokens",
+                        "max_tokens: 1 at least; 0 goes with echo alone");
     }
     if (e < 0) {
         gw_request_free(r);
         return e;
     }
-    if (api == OPENAI_COMPLETION && r->max_tokens == 0)
+    if (api == OPENAI_COMPLETION && r->max_tokens == 0 && !r->echo_alone)
         r->max_tokens = 16; /* OpenAI's default for this endpoint */
     *out = r;
     return 0;

@@ -47,28 +47,31 @@ static uint64_t characters(slice s)
     return n;
 }
 
-/* The likeliest tokens are keys of one object: of two that read the same, the likelier (earlier)
- * one stays. */
-static bool seen_before(const Nunchi__TokenLogprob *lp, size_t i)
-{
-    for (size_t k = 0; k < i; k++)
-        if (slice_eq(pb_slice(lp->top[k]->text), pb_slice(lp->top[i]->text)))
-            return true;
-    return false;
-}
-
+/* The likeliest tokens are keys of one object: of two that read the same once what is no character
+ * is repaired, the likelier (earlier) one stays. */
 static void put_top_keys(struct json_out *j, const Nunchi__TokenLogprob *lp)
 {
+    buf keys = {0};
+    size_t from[TOP_LOGPROBS_MAX + 1] = {0}, n = 0;
     json_obj(j);
-    for (size_t i = 0; i < lp->n_top; i++) {
-        if (seen_before(lp, i))
+    for (size_t i = 0; i < lp->n_top && n < TOP_LOGPROBS_MAX; i++) {
+        utf8_put_lossy(&keys, pb_slice(lp->top[i]->text));
+        slice key = {keys.p + from[n], keys.n - from[n]};
+        bool seen = false;
+        for (size_t k = 0; k < n; k++)
+            seen |= slice_eq(key, (slice){keys.p + from[k], from[k + 1] - from[k]});
+        if (seen) {
+            keys.n = from[n];
             continue;
-        buf key = {0};
-        utf8_put_lossy(&key, pb_slice(lp->top[i]->text));
-        json_kv_f64(j, buf_cstr(&key), (double)lp->top[i]->logprob);
-        buf_clear(&key);
+        }
+        from[++n] = keys.n;
+        buf text = {0};
+        buf_put_slice(&text, key);
+        json_kv_f64(j, buf_cstr(&text), (double)lp->top[i]->logprob);
+        buf_clear(&text);
     }
     json_obj_end(j);
+    buf_clear(&keys);
 }
 
 static void add_completion(struct logprob_text *t, uint64_t *offset, const Nunchi__TokenLogprob *lp)
@@ -86,6 +89,18 @@ static void add_completion(struct logprob_text *t, uint64_t *offset, const Nunch
     json_begin(&j, &t->d);
     json_u64(&j, *offset);
     *offset += characters(pb_slice(lp->text));
+}
+
+void logprobs_add_first(struct logprob_text *t, uint64_t *offset, slice text)
+{
+    struct json_out j;
+    json_begin(&j, &t->a);
+    json_str(&j, text);
+    buf_put_str(&t->b, "null");
+    buf_put_str(&t->c, "null");
+    buf_put_str(&t->d, "0");
+    *offset += characters(text);
+    t->n++;
 }
 
 void logprobs_add(struct logprob_text *t, enum openai_api api, uint64_t *offset,

@@ -59,6 +59,8 @@ struct gw_request {
     uint32_t max_tokens; /* 0: whatever fits */
     slice stop[STOPS_MAX];
     size_t n_stop;
+    bool echo;      /* the prompt is said first; not chat */
+    bool echo_alone; /* … and nothing else */
     bool ignore_eos;
     bool no_store; /* neither read from nor write to the result cache */
     bool stream,

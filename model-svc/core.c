@@ -234,7 +234,7 @@ void sched_end_sequence(sched *s, struct sequence *q, uint64_t now_us)
  * them. */
 static int replay(sched *s, struct sequence *q, struct why *w)
 {
-    for (uint32_t i = 0; i < q->n_ids; i++) {
+    for (uint32_t i = q->n_echoed; i < q->n_ids; i++) {
         bool end = s->vocab.is_end(s->vocab.ctx, q->ids[i]);
         int hit = -1;
         if (!end) {

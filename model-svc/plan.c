@@ -190,6 +190,7 @@ static void add_job(sched *s, struct sequence *q, uint32_t row, uint32_t guesses
                .generated = q->ids,
                .n_generated = q->n_ids + guesses,
                .choice = q->choice,
+               .forced = q->n_ids + guesses < q->n_echoed ? q->echoed + q->n_ids + guesses : NULL,
                .ends = s->vocab.ends,
                .n_ends = s->vocab.n_ends},
     };

@@ -270,6 +270,13 @@ int gen_request_parse(const struct wire_msg *m, const struct gen_limits *lim, ar
     if ((err = check_model(&p, g)) < 0 || (err = take_identity(&p, g)) < 0 ||
         (err = take_prompt(&p, g)) < 0)
         return err;
+    if (g->echoed >= out->n_prompt)
+        return why_set(w, ERR_INVALID, "echoed",
+                       "%u of the prompt's %u tokens; one at least is computed before", g->echoed,
+                       out->n_prompt);
+    out->n_prompt -= g->echoed;
+    out->echoed = out->prompt + out->n_prompt;
+    out->n_echoed = g->echoed;
     /* what does not fit the context ends with LENGTH; 0: as long as there is room */
     uint32_t room = lim->n_context - out->n_prompt;
     out->max_tokens = g->max_tokens > 0 && g->max_tokens < room ? g->max_tokens : room;

@@ -46,6 +46,8 @@ struct gen_request {
     struct sample_params sampling;
     struct gen_choice choices[GENERATE_CHOICES_MAX];
     size_t n_choices;
+    const int32_t *echoed; /* (n_echoed) what is said first, whatever is sampled */
+    uint32_t n_echoed;
     uint32_t max_tokens; /* at least 1; prompt and this fit the context */
     slice stops[STOPS_MAX];
     size_t n_stops;

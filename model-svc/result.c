@@ -16,13 +16,18 @@ static void share_with_siblings(sched *s, const struct sequence *q)
 static bool decide(sched *s, struct sequence *q, int32_t id)
 {
     const struct generation *g = q->gen;
+    bool echoed = q->n_ids < q->n_echoed;
+    int hit = -1;
     sequence_append(q, id);
-    if (s->vocab.is_end(s->vocab.ctx, id)) {
+    if (echoed) {
+        buf_put_slice(&s->scratch, s->vocab.text(s->vocab.ctx, id));
+    } else if (s->vocab.is_end(s->vocab.ctx, id)) {
         q->end = SEQ_STOP;
         q->end_text = stops_held(&q->stop);
         return true;
     }
-    int hit = stops_feed(&g->stops, &q->stop, s->vocab.text(s->vocab.ctx, id), &s->scratch);
+    if (!echoed)
+        hit = stops_feed(&g->stops, &q->stop, s->vocab.text(s->vocab.ctx, id), &s->scratch);
     if (hit >= 0) {
         q->end = SEQ_STOP;
         q->end_stop = g->stops.text[hit];
@@ -45,7 +50,7 @@ static bool take_tokens(sched *s, struct sequence *q)
         const struct sampled *out = &s->jobs[q->job + i].out;
         s->picked[i] = *out;
         hit = i < q->n_drafts && sequence_token(q, sequence_total(q)) == out->id;
-        if (i < q->n_drafts) {
+        if (i < q->n_drafts && q->n_ids >= q->n_echoed) {
             draft_seen(&q->odds, &q->draft_from, i, hit);
             draft_seen(&s->odds, &q->draft_from, i, hit);
         }

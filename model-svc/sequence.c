@@ -10,6 +10,8 @@ void sequence_init(struct sequence *s, const struct gen_request *r, const struct
     *s = (struct sequence){.choice = c->index,
                            .prompt = r->prompt,
                            .n_prompt = r->n_prompt,
+                           .echoed = r->echoed,
+                           .n_echoed = r->n_echoed,
                            .n_ids = c->n_ids,
                            .n_given = c->n_ids,
                            .cap_ids = c->n_ids + 64,
@@ -59,6 +61,11 @@ void sequence_append(struct sequence *s, int32_t id)
 uint32_t sequence_guess(struct sequence *s, uint32_t max)
 {
     reserve(s, max);
+    if (s->n_ids < s->n_echoed) { /* these are no guesses */
+        uint32_t n = s->n_echoed - s->n_ids < max ? s->n_echoed - s->n_ids : max;
+        memcpy(s->ids + s->n_ids, s->echoed + s->n_ids, n * sizeof *s->ids);
+        return n;
+    }
     struct draft_text known = {s->prompt, s->ids, s->n_prompt, s->n_ids};
     return drafter_guess(&s->drafter, &known, s->ids + s->n_ids, max, &s->draft_from);
 }

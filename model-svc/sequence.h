@@ -33,6 +33,8 @@ struct sequence {
     uint32_t choice;
     const int32_t *prompt; /* (n_prompt) borrowed from the request */
     uint32_t n_prompt;
+    const int32_t *echoed; /* (n_echoed) the first of the ids, borrowed from the request */
+    uint32_t n_echoed;
     int32_t *ids; /* (n_ids) generated, those given with the request first */
     uint32_t n_ids, n_given, cap_ids;
 

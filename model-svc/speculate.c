@@ -34,6 +34,8 @@ static uint32_t most_for(const sched *s, const struct sequence *q)
 
 static float chance_after(const sched *s, const struct sequence *q, float so_far, uint32_t n)
 {
+    if (q->n_ids < q->n_echoed)
+        return so_far; /* certain */
     return so_far * draft_chance(&q->odds, &s->odds, &q->draft_from, n);
 }
 

@@ -269,6 +269,8 @@ static void pack_tokenized(const struct work *k, struct core_answer *out)
     t.n_tokens = (uint32_t)k->ids.n;
     t.content = pb_bytes((slice){(const char *)content.b, sizeof content.b});
     t.n_context = k->c->n_context;
+    if (vocab_token_kind(k->c->v, k->ids.p[0]) != TOKEN_CONTROL)
+        t.first = pb_bytes(vocab_bytes(k->c->v, k->ids.p[0]));
     t.max_tokens_left = k->c->n_context - t.n_tokens;
     t.n_videos = k->q.n_videos;
     t.videos = list;

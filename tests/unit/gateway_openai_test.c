@@ -135,7 +135,7 @@ static void at_the_limits(void **state UNUSED)
                                      "\"logprobs\":true,\"top_logprobs\":0",
                                      "\"logprobs\":false,\"top_logprobs\":0",
                                      ("\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\","
-                                     "\"9\",\"10\",\"11\",\"12\",\"13\",\"14\",\"15\",\"16\"]")};
+                                      "\"9\",\"10\",\"11\",\"12\",\"13\",\"14\",\"15\",\"16\"]")};
     for (size_t i = 0; i < ARRAY_LEN(OK); i++)
         if (chat(OK[i]) != 0)
             fail_msg("%s: %s", OK[i], why.text);
@@ -207,6 +207,9 @@ static void beyond_the_limits(void **state UNUSED)
     static const struct bad COMPLETION_BAD[] = {{"\"logprobs\":6", "logprobs"},
                                                 {"\"logprobs\":true", "logprobs"},
                                                 {"\"best_of\":0", "best_of"},
+                                                {"\"max_tokens\":0", "max_tokens"},
+                                                {"\"max_tokens\":0,\"echo\":false", "max_tokens"},
+                                                {"\"echo\":1", "echo"},
                                                 {"\"messages\":[]", "messages"}};
     check_bad(COMPLETION_BAD, ARRAY_LEN(COMPLETION_BAD), completion, ERR_INVALID);
 }
@@ -229,8 +232,8 @@ static void known_but_not_served(void **state UNUSED)
         {"\"metadata\":{}", "metadata"},
         {"\"service_tier\":\"flex\"", "service_tier"}};
     check_bad(BAD, ARRAY_LEN(BAD), chat, ERR_UNSUPPORTED);
-    static const struct bad COMPLETION_BAD[] = {
-        {"\"echo\":true", "echo"}, {"\"suffix\":\"x\"", "suffix"}, {"\"best_of\":3", "best_of"}};
+    static const struct bad COMPLETION_BAD[] = {{"\"suffix\":\"x\"", "suffix"},
+                                                {"\"best_of\":3", "best_of"}};
     check_bad(COMPLETION_BAD, ARRAY_LEN(COMPLETION_BAD), completion, ERR_UNSUPPORTED);
     assert_int_equal(parse(OPENAI_COMPLETION, "{\"model\":\"m\",\"prompt\":[1,2]}"),
                      ERR_UNSUPPORTED);

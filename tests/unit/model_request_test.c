@@ -421,6 +421,27 @@ static void test_replies(void **state)
     arena_free(scratch);
 }
 
+/* The echoed end of a prompt is answer, not prompt; one token at least stays before it. */
+static void test_echoed(void **state)
+{
+    (void)state;
+    struct ask *a = xcalloc(1, sizeof *a);
+    struct gen_request r;
+    struct why w;
+    arena *mem;
+    ask_init(a);
+    a->g.echoed = 2;
+    assert_int_equal(parse(a, &mem, &r, &w), 0);
+    assert_int_equal(r.n_prompt, 3);
+    assert_int_equal(r.n_echoed, 2);
+    assert_int_equal(r.echoed[0], 13);
+    assert_int_equal(r.max_tokens, 20);
+    arena_free(mem);
+    a->g.echoed = 5;
+    refused(a, ERR_INVALID, "echoed");
+    free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_prompts),    cmocka_unit_test(test_identity),
         cmocka_unit_test(test_sampling),   cmocka_unit_test(test_choices_and_stops),
         cmocka_unit_test(test_garbage),    cmocka_unit_test(test_replies),
+        cmocka_unit_test(test_echoed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
